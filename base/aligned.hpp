@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Requests of any offset and length over parts that only know whole units (the sectors of a cipher).
+ *
+ *      unit:   |......##|########|########|###.....|
+ *               head     middle            tail
+ *
+ * The middle goes straight into the caller's buffer; head and tail go through a buffer of one unit each.  A request
+ * that touches few units goes through one buffer as a single request.  This is the only place in the tree that
+ * widens a request.
+ */
+#ifndef QLUKS_BASE_ALIGNED_HPP
+#define QLUKS_BASE_ALIGNED_HPP
+
+#include <functional>
+
+#include "base/block_device.hpp"
+
+namespace qluks {
+
+/* Reads whole units: offset and dst.size() are multiples of the unit. */
+using AlignedReadFn = std::function<Status(std::span<std::byte> dst, uint64_t offset)>;
+
+/* Serve [offset, offset + dst.size()) with reads of whole units.  `unit` is a power of two, at most 64 KiB; the
+ * bytes around the request are read too, so offset + dst.size() rounded up must be readable. */
+Status read_unaligned(std::span<std::byte> dst, uint64_t offset, uint32_t unit, const AlignedReadFn& read);
+
+} // namespace qluks
+
+#endif

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: BSD-3-Clause
+noinst_LTLIBRARIES += libbase.la
+libbase_la_SOURCES = \
+	base/aligned.cpp \
+	base/aligned.hpp \
+	base/block_device.hpp \
+	base/checked.hpp \
+	base/file_device.cpp \
+	base/file_device.hpp \
+	base/log.cpp \
+	base/log.hpp \
+	base/result.hpp \
+	base/secure_buffer.cpp \
+	base/secure_buffer.hpp \
+	base/units.hpp \
+	base/window.cpp \
+	base/window.hpp \
+	base/wire.hpp \
+	$(END)

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The one interface that everything we stack has: the plugin below, a file, a window of another device, a format.
+ *
+ *     client ▶ LuksLayer ▶ Qcow2Layer ▶ NextDevice ▶ plugin
+ *
+ * A device is used by many threads at once.  A request lies inside [0, size()); whoever makes it has checked that.
+ */
+#ifndef QLUKS_BASE_BLOCK_DEVICE_HPP
+#define QLUKS_BASE_BLOCK_DEVICE_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/result.hpp"
+
+namespace qluks {
+
+/* Block sizes in bytes, as NBD means them: advice to the client. */
+struct Limits {
+  uint32_t minimum = 1;
+  uint32_t preferred = 4096;
+  uint32_t maximum = 0xffffffff;
+};
+
+/* A run of bytes with one allocation state, as base:allocation reports it. */
+struct Extent {
+  uint64_t length = 0;
+  bool hole = false; /* takes no room below */
+  bool zero = false; /* reads as zeroes */
+
+  bool same_kind(const Extent& other) const noexcept { return hole == other.hole && zero == other.zero; }
+};
+
+enum class Fua : bool { no, yes };
+
+class BlockDevice {
+ public:
+  BlockDevice() = default;
+  BlockDevice(const BlockDevice&) = delete;
+  BlockDevice& operator=(const BlockDevice&) = delete;
+  virtual ~BlockDevice() = default;
+
+  virtual uint64_t size() const noexcept = 0;
+  virtual Limits limits() const noexcept = 0;
+
+  /* Fill all of `dst`; never short.  What `dst` holds after an error is undefined, and may be cipher text. */
+  virtual Status read(std::span<std::byte> dst, uint64_t offset) = 0;
+
+  /* The state of [offset, offset + n) for some 0 < n <= max; `max` > 0. */
+  virtual Result<Extent> extent(uint64_t offset, uint64_t max) = 0;
+
+  /* Ask the storage to have these bytes at hand soon; best effort. */
+  virtual Status cache(uint64_t /*offset*/, uint64_t /*length*/) { return ok(); }
+
+  /* `src` may be the client's own buffer: it is never modified.  A device refuses writes unless it overrides these. */
+  virtual Status write(std::span<const std::byte> /*src*/, uint64_t /*offset*/, Fua /*fua*/) {
+    return fail(Errc::read_only, "this device is read-only");
+  }
+  virtual Status flush() { return ok(); }
+};
+
+} // namespace qluks
+
+#endif

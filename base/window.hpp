@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A part of a device, as a device: [offset, offset + length) of what is below, counted from 0.
+ *
+ * The LUKS header of an encrypted qcow2 is read through a Window on its header clusters, so nothing outside of them
+ * can be reached through an offset in that header.  Bytes of the window past the end of the device below read as
+ * zeroes, as in QEMU.
+ */
+#ifndef QLUKS_BASE_WINDOW_HPP
+#define QLUKS_BASE_WINDOW_HPP
+
+#include "base/block_device.hpp"
+
+namespace qluks {
+
+/* Read [offset, offset + dst.size()) and fill what lies past the end of `device` with zeroes. */
+Status read_zero_padded(BlockDevice& device, std::span<std::byte> dst, uint64_t offset);
+
+class Window final : public BlockDevice {
+ public:
+  /* Borrows `below`.  `offset + length` must not overflow. */
+  Window(BlockDevice& below, uint64_t offset, uint64_t length) noexcept
+      : below_(below), offset_(offset), length_(length) {}
+
+  uint64_t size() const noexcept override { return length_; }
+  Limits limits() const noexcept override { return below_.limits(); }
+  Status read(std::span<std::byte> dst, uint64_t offset) override {
+    return read_zero_padded(below_, dst, offset_ + offset);
+  }
+  Result<Extent> extent(uint64_t offset, uint64_t max) override;
+
+ private:
+  BlockDevice& below_;
+  uint64_t offset_;
+  uint64_t length_;
+};
+
+} // namespace qluks
+
+#endif

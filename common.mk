@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# Flags that every object of the tree is built with.
+
+AM_CPPFLAGS = -I$(top_srcdir) $(NETTLE_CFLAGS) $(ARGON2_CFLAGS)
+AM_CXXFLAGS = -fvisibility=hidden $(WARN_CXXFLAGS) $(SANITIZER_FLAGS)
+AM_LDFLAGS = $(SANITIZER_FLAGS)

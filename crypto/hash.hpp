@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Hash functions under the names that LUKS headers use (cryptsetup's: sha256, ripemd160, …). */
+#ifndef QLUKS_CRYPTO_HASH_HPP
+#define QLUKS_CRYPTO_HASH_HPP
+
+#include <cstddef>
+#include <span>
+#include <string_view>
+
+struct nettle_hash;
+
+namespace qluks {
+
+/* No digest that we know is longer. */
+inline constexpr size_t digest_bytes_max = 64;
+
+struct HashAlgorithm {
+  std::string_view name;
+  const nettle_hash* nettle;
+
+  size_t digest_bytes() const noexcept;
+};
+
+/* The algorithm of that name in any case of letters, as cryptsetup takes it; nullptr if it is not known. */
+const HashAlgorithm* find_hash(std::string_view name) noexcept;
+
+/* Every algorithm that find_hash knows. */
+std::span<const HashAlgorithm> hash_algorithms() noexcept;
+
+/* One digest over several pieces.  The state is wiped when it goes. */
+class Hash {
+ public:
+  explicit Hash(const HashAlgorithm& algorithm);
+  ~Hash();
+  Hash(const Hash&) = delete;
+  Hash& operator=(const Hash&) = delete;
+
+  void update(std::span<const std::byte> bytes) noexcept;
+  /* Writes min(out.size(), digest_bytes()) bytes and starts anew. */
+  void digest(std::span<std::byte> out) noexcept;
+
+ private:
+  const HashAlgorithm& algorithm_;
+  alignas(16) std::byte state_[512];
+};
+
+} // namespace qluks
+
+#endif

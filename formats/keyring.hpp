@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The secrets that the user gave, and what they have opened.
+ *
+ * Key derivation is meant to be expensive, and clients open several connections each, under any export name that
+ * they like.  So the keyring remembers, for each LUKS header that it has met, the volume key or the refusal.  A
+ * header is known by a digest over all its bytes and the key material of the slots that would be tried: a changed
+ * header is a new one, and equal ones cost one derivation whatever the export is called.  One derivation runs at a
+ * time in a process, since Argon2 may take gigabytes.
+ */
+#ifndef QLUKS_FORMATS_KEYRING_HPP
+#define QLUKS_FORMATS_KEYRING_HPP
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/block_device.hpp"
+#include "base/secure_buffer.hpp"
+#include "formats/luks_header.hpp"
+
+namespace qluks {
+
+class Keyring {
+ public:
+  /* Secrets are tried in the order in which they were added.  Not after the first unlock(). */
+  void add_secret(SecureBuffer secret) { secrets_.push_back(std::move(secret)); }
+  void use_only_slot(uint32_t slot) { only_slot_ = slot; }
+
+  bool has_secrets() const noexcept { return !secrets_.empty(); }
+
+  /* The volume key, and the slot that gave it.  `device` is what `header` was read from.
+   * Errc::wrong_passphrase when no secret opens any slot; I/O errors are not remembered. */
+  struct Unlocked {
+    SecureBuffer volume_key;
+    uint32_t slot = 0;
+  };
+  Result<std::shared_ptr<const Unlocked>> unlock(const LuksHeader& header, BlockDevice& device);
+
+ private:
+  std::vector<SecureBuffer> secrets_;
+  std::optional<uint32_t> only_slot_;
+  std::mutex mutex_;                                                  /* held while deriving; guards remembered_ */
+  std::map<std::string, std::shared_ptr<const Unlocked>> remembered_; /* by fingerprint; null: refused */
+};
+
+} // namespace qluks
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2 as a format: the guest disk that the tables of a container describe. */
+#ifndef QLUKS_FORMATS_QCOW2_LAYER_HPP
+#define QLUKS_FORMATS_QCOW2_LAYER_HPP
+
+#include <memory>
+
+#include "base/block_device.hpp"
+#include "formats/format.hpp"
+#include "formats/keyring.hpp"
+
+namespace qluks {
+
+/* Does the device start with the qcow2 magic? */
+Result<bool> probe_qcow2(BlockDevice& device);
+
+/* An opened qcow2. */
+class Qcow2Format : public Format {
+ public:
+  /* Is the guest disk encrypted by the qcow2 itself? */
+  virtual bool encrypted() const noexcept = 0;
+};
+
+struct Qcow2Options {
+  uint64_t cache_bytes = 64 << 20; /* for tables */
+};
+
+/* Read the header and tables of `container`; an encrypted one is unlocked by `keyring`. */
+Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Keyring& keyring, const Qcow2Options& options);
+
+} // namespace qluks
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "base/aligned.hpp"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/memory_device.hpp"
+
+namespace qluks {
+namespace {
+
+using test::MemoryDevice;
+using test::ReadCall;
+
+/* A device below that insists on whole units. */
+class ReadUnaligned : public ::testing::Test {
+ protected:
+  static constexpr uint32_t unit = 512;
+  MemoryDevice device_{MemoryDevice::pattern(1 << 20)};
+
+  std::vector<std::byte> read(uint64_t offset, size_t length) {
+    std::vector<std::byte> out(length);
+    const Status s = read_unaligned(out, offset, unit, [&](std::span<std::byte> dst, uint64_t at) {
+      EXPECT_EQ(at % unit, 0U);
+      EXPECT_EQ(dst.size() % unit, 0U);
+      return device_.read(dst, at);
+    });
+    EXPECT_TRUE(s);
+    return out;
+  }
+
+  std::vector<std::byte> expected(uint64_t offset, size_t length) {
+    const auto first = device_.bytes.begin() + static_cast<ptrdiff_t>(offset);
+    return {first, first + static_cast<ptrdiff_t>(length)};
+  }
+};
+
+TEST_F(ReadUnaligned, AlignedRequestGoesDownAsItIs) {
+  EXPECT_EQ(read(1024, 4096), expected(1024, 4096));
+  EXPECT_EQ(device_.calls, (std::vector<ReadCall>{{1024, 4096}}));
+}
+
+TEST_F(ReadUnaligned, SmallRequestIsOneReadBelow) {
+  EXPECT_EQ(read(1023, 2), expected(1023, 2));
+  EXPECT_EQ(device_.calls, (std::vector<ReadCall>{{512, 1024}}));
+}
+
+TEST_F(ReadUnaligned, LargeRequestReadsItsMiddleInPlace) {
+  EXPECT_EQ(read(511, 200002), expected(511, 200002));
+  EXPECT_EQ(device_.calls, (std::vector<ReadCall>{{0, 512}, {512, 199680}, {200192, 512}}));
+}
+
+TEST_F(ReadUnaligned, EveryOffsetAndLengthAroundTheUnits) {
+  for (const uint64_t offset : {0, 1, 511, 512, 513, 1023, 1024}) {
+    for (const size_t length : {1, 2, 511, 512, 513, 1024, 65535, 65536, 65537, 66000, 131072, 131073}) {
+      EXPECT_EQ(read(offset, length), expected(offset, length)) << offset << "+" << length;
+    }
+  }
+}
+
+TEST_F(ReadUnaligned, FailureOfEachPartIsTheResult) {
+  for (size_t nth = 1; nth <= 3; ++nth) {
+    device_.calls.clear();
+    device_.fail_call = nth;
+    std::vector<std::byte> out(200002);
+    const Status s =
+        read_unaligned(out, 511, unit, [&](std::span<std::byte> dst, uint64_t at) { return device_.read(dst, at); });
+    ASSERT_FALSE(s);
+    EXPECT_EQ(s.error().code, Errc::io);
+    EXPECT_EQ(device_.calls.size(), nth);
+  }
+}
+
+} // namespace
+} // namespace qluks

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <limits>
+
+#include "base/checked.hpp"
+#include "base/file_device.hpp"
+#include "base/secure_buffer.hpp"
+#include "base/window.hpp"
+#include "base/wire.hpp"
+#include "tests/support/memory_device.hpp"
+
+namespace qluks {
+namespace {
+
+using test::MemoryDevice;
+
+constexpr uint64_t u64_max = std::numeric_limits<uint64_t>::max();
+
+TEST(Checked, SumsThatWrapAreRefused) {
+  EXPECT_EQ(checked_add<uint64_t>(u64_max - 1, 1), u64_max);
+  EXPECT_EQ(checked_add<uint64_t>(u64_max, 1), std::nullopt);
+  EXPECT_EQ(checked_mul<uint64_t>(1ULL << 32, 1ULL << 32), std::nullopt);
+  EXPECT_EQ(checked_align_up<uint64_t>(u64_max - 10, 512), std::nullopt);
+  EXPECT_EQ(checked_align_up<uint64_t>(513, 512), 1024U);
+}
+
+TEST(Checked, RangeMayEndAtTheLimitAndNotBeyond) {
+  EXPECT_TRUE(range_fits(90, 10, 100));
+  EXPECT_TRUE(range_fits(100, 0, 100));
+  EXPECT_FALSE(range_fits(91, 10, 100));
+  EXPECT_FALSE(range_fits(101, 0, 100));
+  EXPECT_FALSE(range_fits(u64_max, u64_max, 100));
+}
+
+TEST(Wire, FieldsAreBigEndian) {
+  const be32 field = 0x01020304U;
+  std::array<uint8_t, 4> bytes;
+  std::memcpy(bytes.data(), &field, 4);
+  EXPECT_EQ(bytes, (std::array<uint8_t, 4>{1, 2, 3, 4}));
+  EXPECT_EQ(static_cast<uint32_t>(field), 0x01020304U);
+}
+
+TEST(SecureBuffer, MovingLeavesTheSourceEmpty) {
+  SecureBuffer a(100);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(a.data()) % 4096, 0U);
+  a.data()[99] = std::byte{7};
+  SecureBuffer b = std::move(a);
+  EXPECT_TRUE(a.empty()); // NOLINT(bugprone-use-after-move): that is what is tested
+  EXPECT_EQ(b.data()[99], std::byte{7});
+}
+
+TEST(SecureBuffer, ShrinkingWipesWhatIsCutOff) {
+  SecureBuffer a(16);
+  a.data()[8] = std::byte{7};
+  std::byte* cut_off = a.data() + 8;
+  a.shrink(8);
+  EXPECT_EQ(a.size(), 8U);
+  EXPECT_EQ(*cut_off, std::byte{0});
+}
+
+TEST(SecureBuffer, WritingPastThePagesIsCaught) {
+  SecureBuffer a(4096);
+  EXPECT_DEATH(*const_cast<volatile std::byte*>(a.data() + 4096) = std::byte{1}, "");
+}
+
+TEST(SecureBuffer, ComparisonSeesEveryByte) {
+  SecureBuffer a(3);
+  SecureBuffer b(3);
+  EXPECT_TRUE(equal_constant_time(a.span(), b.span()));
+  b.data()[2] = std::byte{1};
+  EXPECT_FALSE(equal_constant_time(a.span(), b.span()));
+  EXPECT_FALSE(equal_constant_time(a.span(), b.span().first(2)));
+}
+
+TEST(Window, ReadsPastTheEndOfTheDeviceAreZero) {
+  MemoryDevice device(MemoryDevice::pattern(1000));
+  Window window(device, 900, 200);
+  std::vector<std::byte> out(150, std::byte{0xee});
+  ASSERT_TRUE(window.read(out, 50));
+  EXPECT_EQ(out[49], device.bytes[999]);
+  for (size_t i = 50; i < out.size(); ++i) EXPECT_EQ(out[i], std::byte{0});
+  EXPECT_EQ(device.calls, (std::vector<test::ReadCall>{{950, 50}}));
+}
+
+TEST(Window, BeyondTheDeviceNothingIsRead) {
+  MemoryDevice device(MemoryDevice::pattern(1000));
+  Window window(device, 5000, 200);
+  std::vector<std::byte> out(8, std::byte{0xee});
+  ASSERT_TRUE(window.read(out, 0));
+  EXPECT_EQ(out, std::vector<std::byte>(8));
+  EXPECT_TRUE(device.calls.empty());
+  const auto extent = window.extent(0, 200);
+  ASSERT_TRUE(extent);
+  EXPECT_TRUE(extent->hole && extent->zero);
+}
+
+class FileDeviceTest : public ::testing::Test {
+ protected:
+  FileDeviceTest() {
+    std::string name = ::testing::TempDir() + "/qluks-file-XXXXXX";
+    const int fd = mkstemp(name.data());
+    EXPECT_GE(fd, 0);
+    ::close(fd);
+    path_ = name;
+  }
+  ~FileDeviceTest() override { ::unlink(path_.c_str()); }
+  std::string path_;
+};
+
+TEST_F(FileDeviceTest, ReadsAndKnowsItsSize) {
+  std::ofstream(path_) << "0123456789";
+  const auto device = FileDevice::open(path_);
+  ASSERT_TRUE(device);
+  EXPECT_EQ((*device)->size(), 10U);
+  std::array<std::byte, 3> out;
+  ASSERT_TRUE((*device)->read(out, 7));
+  EXPECT_EQ(out[2], std::byte{'9'});
+}
+
+TEST_F(FileDeviceTest, FileThatShrinksIsAnError) {
+  std::ofstream(path_) << "0123456789";
+  const auto device = FileDevice::open(path_);
+  ASSERT_TRUE(device);
+  ASSERT_EQ(truncate(path_.c_str(), 5), 0);
+  std::array<std::byte, 10> out;
+  const Status s = (*device)->read(out, 0);
+  ASSERT_FALSE(s);
+  EXPECT_EQ(s.error().code, Errc::io);
+}
+
+TEST_F(FileDeviceTest, OnlyFilesAndBlockDevicesOpen) {
+  EXPECT_FALSE(FileDevice::open("/dev/null"));
+  EXPECT_FALSE(FileDevice::open("/"));
+  const auto missing = FileDevice::open("/nonexistent/header");
+  ASSERT_FALSE(missing);
+  EXPECT_EQ(missing.error().what, "/nonexistent/header: No such file or directory");
+}
+
+} // namespace
+} // namespace qluks
