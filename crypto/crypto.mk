@@ -7,4 +7,4 @@ libsectorcrypto_la_SOURCES = \
 	crypto/pbkdf.hpp \
 	crypto/sector_cipher.hpp \
 	$(END)
-libsectorcrypto_la_LIBADD = libbase.la $(NETTLE_LIBS) $(ARGON2_LIBS)
+libsectorcrypto_la_LIBADD = $(NETTLE_LIBS) $(ARGON2_LIBS)

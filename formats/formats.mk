@@ -7,4 +7,3 @@ libformats_la_SOURCES = \
 	formats/luks_layer.hpp \
 	formats/qcow2_layer.hpp \
 	$(END)
-libformats_la_LIBADD = libsectorcrypto.la libbase.la

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "plugin/config.hpp"
+
+#include <nbdkit-filter.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <numeric>
+
+#include "crypto/engine.hpp"
+
+namespace qluks {
+
+namespace {
+
+/* LUKS2 numbers its key slots 0 to 31, LUKS1 0 to 7. */
+constexpr uint32_t key_slot_max = 31;
+
+struct Free {
+  void operator()(char* s) const noexcept { std::free(s); }
+};
+
+tl::unexpected<Error> usage_error(std::string what) { return fail(Errc::invalid_format, std::move(what), EINVAL); }
+
+/* nbdkit's parsers have reported the reason already. */
+tl::unexpected<Error> already_reported() { return fail(Errc::invalid_format, "", EINVAL); }
+
+/* Levenshtein's distance, to guess which parameter was meant. */
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({row[j] + 1, row[j + 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
+
+Result<uint64_t> parse_size(const char* value) {
+  const int64_t size = nbdkit_parse_size(value);
+  if (size < 0) return already_reported();
+  return static_cast<uint64_t>(size);
+}
+
+Result<std::string> absolute_path(const char* value) {
+  const std::unique_ptr<char, Free> path(nbdkit_absolute_path(value));
+  if (!path) return already_reported();
+  return std::string(path.get());
+}
+
+} // namespace
+
+struct Config::Parameter {
+  std::string_view name;
+  Status (Config::*set)(const char* value);
+};
+
+const Config::Parameter Config::parameters[] = {
+    {"qluks-engine", &Config::set_engine},
+    {"qluks-header", &Config::set_header},
+    {"qluks-key-file", &Config::set_key_file},
+    {"qluks-key-file-offset", &Config::set_key_file_offset},
+    {"qluks-key-file-size", &Config::set_key_file_size},
+    {"qluks-key-slot", &Config::set_key_slot},
+    {"qluks-layers", &Config::set_layers},
+    {"qluks-passphrase", &Config::set_passphrase},
+};
+
+const char* Config::help() {
+  return "qluks-passphrase=<SECRET>     Passphrase (+FILE, -FD, - to ask for it); may be repeated.\n"
+         "qluks-key-file=<FILENAME>     Key file, byte for byte; may be repeated.\n"
+         "qluks-key-file-offset=<SIZE>  Bytes to skip in the key file named just before.\n"
+         "qluks-key-file-size=<SIZE>    Bytes to use of the key file named just before.\n"
+         "qluks-key-slot=<N>            Try only this key slot.\n"
+         "qluks-header=<FILENAME>       Detached LUKS header.\n"
+         "qluks-layers=auto|qcow2|luks|qcow2,luks|luks,qcow2|raw\n"
+         "                              Layers from the stored bytes upward (default: auto).\n"
+         "qluks-engine=auto|<NAME>      Cipher kernel, for tests and benchmarks.";
+}
+
+Status Config::set(std::string_view key, const char* value) {
+  const Parameter* nearest = &parameters[0];
+  for (const Parameter& p : parameters) {
+    if (p.name == key) return (this->*p.set)(value);
+    if (edit_distance(key, p.name) < edit_distance(key, nearest->name)) nearest = &p;
+  }
+  return usage_error("unknown parameter " + std::string(key) + ": the nearest is " + std::string(nearest->name));
+}
+
+Status Config::set_passphrase(const char* value) {
+  char* passphrase = nullptr;
+  if (nbdkit_read_password(value, &passphrase) != 0) return already_reported();
+  const std::unique_ptr<char, Free> owner(passphrase);
+  const std::span<std::byte> bytes(reinterpret_cast<std::byte*>(passphrase), std::strlen(passphrase));
+  secrets_.emplace_back(SecureBuffer::copy_of(bytes));
+  wipe(bytes);
+  return ok();
+}
+
+Status Config::set_key_file(const char* value) {
+  if (std::string_view(value) == "-") {
+    if (nbdkit_stdio_safe() == 0) {
+      return usage_error("qluks-key-file=-: standard input is in use by nbdkit -s: name a file");
+    }
+    secrets_.emplace_back(KeyFile{.path = value, .offset = 0, .size = std::nullopt});
+    return ok();
+  }
+  auto path = absolute_path(value);
+  if (!path) return propagate(path);
+  secrets_.emplace_back(KeyFile{.path = std::move(*path), .offset = 0, .size = std::nullopt});
+  return ok();
+}
+
+Status Config::set_key_file_offset(const char* value) {
+  auto size = parse_size(value);
+  if (!size) return propagate(size);
+  KeyFile* file = secrets_.empty() ? nullptr : std::get_if<KeyFile>(&secrets_.back());
+  if (file == nullptr) return usage_error("qluks-key-file-offset must follow the qluks-key-file that it is for");
+  file->offset = *size;
+  return ok();
+}
+
+Status Config::set_key_file_size(const char* value) {
+  auto size = parse_size(value);
+  if (!size) return propagate(size);
+  KeyFile* file = secrets_.empty() ? nullptr : std::get_if<KeyFile>(&secrets_.back());
+  if (file == nullptr) return usage_error("qluks-key-file-size must follow the qluks-key-file that it is for");
+  file->size = *size;
+  return ok();
+}
+
+Status Config::set_key_slot(const char* value) {
+  uint32_t slot = 0;
+  if (nbdkit_parse_uint32_t("qluks-key-slot", value, &slot) != 0) return already_reported();
+  if (slot > key_slot_max) {
+    return usage_error("qluks-key-slot=" + std::to_string(slot) + ": key slots are 0 to " +
+                       std::to_string(key_slot_max));
+  }
+  keyring.use_only_slot(slot);
+  return ok();
+}
+
+Status Config::set_header(const char* value) {
+  if (!header_path.empty()) return usage_error("qluks-header is given twice: an export has one LUKS header");
+  auto path = absolute_path(value);
+  if (!path) return propagate(path);
+  header_path = std::move(*path);
+  return ok();
+}
+
+Status Config::set_layers(const char* value) {
+  static const std::pair<std::string_view, std::optional<LayerList>> choices[] = {
+      {"auto", std::nullopt},
+      {"raw", LayerList{}},
+      {"qcow2", LayerList{LayerKind::qcow2}},
+      {"luks", LayerList{LayerKind::luks}},
+      {"qcow2,luks", LayerList{LayerKind::qcow2, LayerKind::luks}},
+      {"luks,qcow2", LayerList{LayerKind::luks, LayerKind::qcow2}},
+  };
+  std::string known;
+  for (const auto& [name, list] : choices) {
+    if (name == value) {
+      layers = list;
+      return ok();
+    }
+    known += (known.empty() ? "" : " or ") + std::string(name);
+  }
+  return usage_error("qluks-layers=" + std::string(value) + " is not known: it is " + known);
+}
+
+Status Config::set_engine(const char* value) { return choose_engine(value); }
+
+Status Config::complete() {
+  if (layers && !header_path.empty() && std::find(layers->begin(), layers->end(), LayerKind::luks) == layers->end()) {
+    return usage_error("qluks-header is given, but qluks-layers has no luks layer that it could be for");
+  }
+  for (auto& secret : secrets_) {
+    if (auto* passphrase = std::get_if<SecureBuffer>(&secret)) {
+      keyring.add_secret(std::move(*passphrase));
+      continue;
+    }
+    auto bytes = read_key_file(std::get<KeyFile>(secret));
+    if (!bytes) return propagate(bytes);
+    keyring.add_secret(std::move(*bytes));
+  }
+  secrets_.clear();
+  return ok();
+}
+
+} // namespace qluks

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The qluks-… parameters. */
+#ifndef QLUKS_PLUGIN_CONFIG_HPP
+#define QLUKS_PLUGIN_CONFIG_HPP
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/result.hpp"
+#include "base/secure_buffer.hpp"
+#include "formats/keyring.hpp"
+#include "plugin/key_file.hpp"
+
+namespace qluks {
+
+enum class LayerKind : uint8_t { qcow2, luks };
+
+/* What `qluks-layers` says: the layers from the stored bytes upward; empty is "raw". */
+using LayerList = std::vector<LayerKind>;
+
+class Config {
+ public:
+  /* For `nbdkit --help`. */
+  static const char* help();
+
+  /* Is this key one for us (and not for the plugin)? */
+  static bool owns(std::string_view key) { return key.starts_with("qluks-"); }
+
+  /* Take one parameter.  Passphrases are read here, while nbdkit still has the terminal. */
+  Status set(std::string_view key, const char* value);
+
+  /* Check the parameters against each other and read the key files. */
+  Status complete();
+
+  std::optional<LayerList> layers; /* empty: auto */
+  std::string header_path;         /* empty: the header is where its format puts it */
+  Keyring keyring;
+
+ private:
+  struct Parameter;
+  static const Parameter parameters[];
+
+  Status set_passphrase(const char* value);
+  Status set_key_file(const char* value);
+  Status set_key_file_offset(const char* value);
+  Status set_key_file_size(const char* value);
+  Status set_key_slot(const char* value);
+  Status set_header(const char* value);
+  Status set_layers(const char* value);
+  Status set_engine(const char* value);
+
+  /* In the order in which they were given, which is the order in which they are tried. */
+  std::vector<std::variant<SecureBuffer, KeyFile>> secrets_;
+};
+
+} // namespace qluks
+
+#endif

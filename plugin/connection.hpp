@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* One client connection: the way down, the layers over it, and the answers that nbdkit asks for. */
+#ifndef QLUKS_PLUGIN_CONNECTION_HPP
+#define QLUKS_PLUGIN_CONNECTION_HPP
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "plugin/image.hpp"
+#include "plugin/next_device.hpp"
+
+namespace qluks {
+
+class Connection {
+ public:
+  explicit Connection(ExportKey key) : key_(std::move(key)) {}
+
+  /* Find or open the export's image and stack its layers over `next`. */
+  Status prepare(nbdkit_next* next, ImageRegistry& registry, const ImageOptions& options);
+
+  const std::string& description() const noexcept { return description_; }
+  bool can_cache() const noexcept { return next_->can_cache(); }
+  uint64_t size() const noexcept { return top().size(); }
+  Limits limits() const noexcept { return top().limits(); }
+
+  Status read(std::span<std::byte> dst, uint64_t offset) { return top().read(dst, offset); }
+  Status cache(uint64_t offset, uint64_t length) { return top().cache(offset, length); }
+
+  /* Describe [offset, offset + length); nbdkit joins neighbours of one kind. */
+  Status extents(uint64_t offset, uint64_t length, bool only_one, nbdkit_extents* extents);
+
+ private:
+  BlockDevice& top() const noexcept { return stack_->top(); }
+
+  ExportKey key_;
+  /* Destroyed from the last to the first: the layers, the image they borrow, the device below. */
+  std::unique_ptr<NextDevice> next_;
+  std::shared_ptr<const Image> image_;
+  std::optional<Stack> stack_;
+  std::string description_;
+};
+
+} // namespace qluks
+
+#endif

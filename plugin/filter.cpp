@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* nbdkit's view of the filter: registration, and callbacks of one line each. */
+#include <nbdkit-filter.h>
+
+#include <memory>
+#include <string>
+
+#include "base/file_device.hpp"
+#include "base/log.hpp"
+#include "config.h"
+#include "crypto/engine.hpp"
+#include "formats/luks_layer.hpp"
+#include "plugin/config.hpp"
+#include "plugin/connection.hpp"
+#include "plugin/guard.hpp"
+#include "plugin/image.hpp"
+
+namespace qluks {
+namespace {
+
+/* Everything that one run of the server knows, from .load to .unload. */
+struct Server {
+  Config config;
+  std::unique_ptr<FileDevice> header_file;
+  std::unique_ptr<DetachedHeader> detached_header;
+  ImageRegistry images;
+
+  ImageOptions image_options() { return {.config = config, .detached_header = detached_header.get()}; }
+  Status open_detached_header();
+};
+
+/* A detached header can be checked, and its passphrase with it, before nbdkit starts to serve. */
+Status Server::open_detached_header() {
+  if (config.header_path.empty()) return ok();
+  auto file = FileDevice::open(config.header_path);
+  if (!file) return propagate(file, "qluks-header");
+  auto header = DetachedHeader::open(**file, config.keyring);
+  if (!header) return propagate(header, "qluks-header " + config.header_path);
+  header_file = std::move(*file);
+  detached_header = std::move(*header);
+  return ok();
+}
+
+Server* server = nullptr;
+
+void log_to_nbdkit(LogLevel level, const std::string& line) {
+  if (level == LogLevel::debug) {
+    nbdkit_debug("qluks: %s", line.c_str());
+  } else {
+    nbdkit_error("warning: %s", line.c_str());
+  }
+}
+
+void load() {
+  set_log_sink(log_to_nbdkit);
+  server = new Server;
+}
+
+void unload() {
+  delete server;
+  server = nullptr;
+}
+
+int config(nbdkit_next_config* next, nbdkit_backend* nxdata, const char* key, const char* value) {
+  if (!Config::owns(key)) return next(nxdata, key, value);
+  return guard_control("config", [&] { return server->config.set(key, value); });
+}
+
+int config_complete(nbdkit_next_config_complete* next, nbdkit_backend* nxdata) {
+  if (guard_control("config_complete", [] { return server->config.complete(); }) != 0) return -1;
+  return next(nxdata);
+}
+
+int get_ready(int /*thread_model*/) {
+  return guard_control("get_ready", [] { return server->open_detached_header(); });
+}
+
+#ifdef HAVE_STRUCT_NBDKIT_FILTER_DUMP_PLUGIN
+void dump_plugin() {
+  std::string engines;
+  for (const auto name : available_engines()) engines += (engines.empty() ? "" : ",") + std::string(name);
+  std::printf("qluks_version=%s\n", PACKAGE_VERSION);
+  std::printf("qluks_formats=qcow2,luks1,luks2\n");
+  std::printf("qluks_ciphers=aes-xts,aes-cbc\n");
+  std::printf("qluks_kdfs=pbkdf2,argon2i,argon2id\n");
+  std::printf("qluks_engines=%s\n", engines.c_str());
+  std::printf("qluks_engine=%s\n", std::string(chosen_engine()).c_str());
+}
+#endif
+
+Connection& connection(void* handle) { return *static_cast<Connection*>(handle); }
+
+void* open_connection(nbdkit_next_open* next, nbdkit_context* context, int readonly, const char* exportname,
+                      int is_tls) {
+  if (next(context, readonly, exportname) == -1) return nullptr;
+  int err = 0;
+  return guard("open", static_cast<void*>(nullptr), &err, [&]() -> Result<void*> {
+    return new Connection({.name = exportname, .read_only = readonly != 0, .tls = is_tls != 0});
+  });
+}
+
+void close_connection(void* handle) { delete static_cast<Connection*>(handle); }
+
+int prepare(nbdkit_next* next, void* handle, int /*readonly*/) {
+  return guard_control("prepare",
+                       [&] { return connection(handle).prepare(next, server->images, server->image_options()); });
+}
+
+int64_t get_size(nbdkit_next* /*next*/, void* handle) { return static_cast<int64_t>(connection(handle).size()); }
+
+const char* export_description(nbdkit_next* /*next*/, void* handle) { return connection(handle).description().c_str(); }
+
+int block_size(nbdkit_next* /*next*/, void* handle, uint32_t* minimum, uint32_t* preferred, uint32_t* maximum) {
+  const Limits limits = connection(handle).limits();
+  *minimum = limits.minimum;
+  *preferred = limits.preferred;
+  *maximum = limits.maximum;
+  return 0;
+}
+
+int can_not(nbdkit_next* /*next*/, void* /*handle*/) { return 0; }
+int can(nbdkit_next* /*next*/, void* /*handle*/) { return 1; }
+
+int can_cache(nbdkit_next* /*next*/, void* handle) {
+  return connection(handle).can_cache() ? NBDKIT_CACHE_NATIVE : NBDKIT_CACHE_NONE;
+}
+
+int pread(nbdkit_next* /*next*/, void* handle, void* buf, uint32_t count, uint64_t offset, uint32_t /*flags*/,
+          int* err) {
+  return guard_data("pread", err, [&] {
+    return connection(handle).read({static_cast<std::byte*>(buf), count}, offset);
+  });
+}
+
+int extents(nbdkit_next* /*next*/, void* handle, uint32_t count, uint64_t offset, uint32_t flags,
+            nbdkit_extents* extents, int* err) {
+  return guard_data("extents", err, [&] {
+    return connection(handle).extents(offset, count, (flags & NBDKIT_FLAG_REQ_ONE) != 0, extents);
+  });
+}
+
+int cache(nbdkit_next* /*next*/, void* handle, uint32_t count, uint64_t offset, uint32_t /*flags*/, int* err) {
+  return guard_data("cache", err, [&] { return connection(handle).cache(offset, count); });
+}
+
+nbdkit_filter make_filter() {
+  nbdkit_filter f = {};
+  f.name = "qluks";
+  f.longname = "nbdkit qluks filter";
+  f.description = "Serve qcow2 and LUKS disk images decrypted.";
+  f.load = load;
+  f.unload = unload;
+  f.config = config;
+  f.config_complete = config_complete;
+  f.config_help = Config::help();
+  f.get_ready = get_ready;
+#ifdef HAVE_STRUCT_NBDKIT_FILTER_DUMP_PLUGIN
+  f.dump_plugin = dump_plugin;
+#endif
+  f.open = open_connection;
+  f.close = close_connection;
+  f.prepare = prepare;
+  f.get_size = get_size;
+  f.export_description = export_description;
+  f.block_size = block_size;
+  /* Read-only.  Several connections then see the same bytes without further care. */
+  f.can_write = can_not;
+  f.can_flush = can_not;
+  f.can_trim = can_not;
+  f.can_zero = can_not;
+  f.can_fast_zero = can_not;
+  f.can_fua = can_not;
+  f.can_multi_conn = can;
+  f.can_extents = can;
+  f.can_cache = can_cache;
+  f.pread = pread;
+  f.extents = extents;
+  f.cache = cache;
+  return f;
+}
+
+nbdkit_filter filter = make_filter();
+
+} // namespace
+} // namespace qluks
+
+using qluks::filter;
+NBDKIT_REGISTER_FILTER(filter)

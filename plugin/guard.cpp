@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "plugin/guard.hpp"
+
+#include <nbdkit-filter.h>
+
+namespace qluks {
+
+int errno_of(const Error& error) noexcept {
+  if (error.sys > 0) return error.sys;
+  switch (error.code) {
+    case Errc::no_memory:
+      return ENOMEM;
+    case Errc::read_only:
+      return EROFS;
+    case Errc::wrong_passphrase:
+      return EPERM;
+    case Errc::out_of_bounds:
+      return EINVAL;
+    case Errc::io:
+    case Errc::invalid_format:
+    case Errc::unsupported:
+    case Errc::corrupt:
+      break;
+  }
+  return EIO;
+}
+
+void report(const Error& error) noexcept {
+  if (!error.what.empty()) nbdkit_error("%s", error.what.c_str());
+}
+
+void report_bug(const char* callback) noexcept { nbdkit_error("internal error in %s: unexpected exception", callback); }
+
+} // namespace qluks

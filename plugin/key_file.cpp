@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "plugin/key_file.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace qluks {
+
+namespace {
+
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(const std::string& path)
+      : fd_(path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)) {}
+  ~FileDescriptor() {
+    if (fd_ > STDERR_FILENO) ::close(fd_);
+  }
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  int get() const noexcept { return fd_; }
+
+ private:
+  int fd_;
+};
+
+tl::unexpected<Error> key_file_error(const KeyFile& file, const std::string& what, int err = EINVAL) {
+  return fail(Errc::io, "qluks-key-file " + file.path + ": " + what, err);
+}
+
+/* Fill `dst` as far as the file goes; the number of bytes read. */
+Result<size_t> read_up_to(const KeyFile& file, int fd, std::span<std::byte> dst) {
+  size_t done = 0;
+  while (done < dst.size()) {
+    const ssize_t n = ::read(fd, dst.data() + done, dst.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return key_file_error(file, std::strerror(errno), errno);
+    if (n == 0) break;
+    done += static_cast<size_t>(n);
+  }
+  return done;
+}
+
+/* Pipes cannot seek, so the offset is read over, like any other secret bytes. */
+Status skip_offset(const KeyFile& file, int fd) {
+  SecureBuffer scratch(4096);
+  for (uint64_t left = file.offset; left > 0;) {
+    const auto part = scratch.span().first(static_cast<size_t>(std::min<uint64_t>(left, scratch.size())));
+    auto n = read_up_to(file, fd, part);
+    if (!n) return propagate(n);
+    if (*n < part.size()) {
+      return key_file_error(file, "qluks-key-file-offset " + std::to_string(file.offset) + " is past its end");
+    }
+    left -= part.size();
+  }
+  return ok();
+}
+
+/* All that the size, or the limit and one byte more, lets through.  The buffer grows with the file, since locked
+ * memory is scarce. */
+Result<SecureBuffer> read_secret(const KeyFile& file, int fd) {
+  const size_t most = static_cast<size_t>(file.size.value_or(key_file_bytes_default_max + 1));
+  SecureBuffer secret;
+  for (size_t room = std::min<size_t>(most, 4096);; room = std::min(most, room * 4)) {
+    SecureBuffer larger(room);
+    std::copy_n(secret.data(), secret.size(), larger.data());
+    auto n = read_up_to(file, fd, larger.span().subspan(secret.size()));
+    if (!n) return propagate(n);
+    larger.shrink(secret.size() + *n);
+    secret = std::move(larger);
+    if (secret.size() < room || room == most) return secret;
+  }
+}
+
+} // namespace
+
+Result<SecureBuffer> read_key_file(const KeyFile& file) {
+  if (file.size && *file.size > key_file_bytes_default_max) {
+    return key_file_error(file, "qluks-key-file-size " + std::to_string(*file.size) + " is above the limit of " +
+                                    std::to_string(key_file_bytes_default_max));
+  }
+  const FileDescriptor fd(file.path);
+  if (fd.get() < 0) return key_file_error(file, std::strerror(errno), errno);
+  struct stat st {};
+  if (fstat(fd.get(), &st) == 0 && S_ISDIR(st.st_mode)) return key_file_error(file, std::strerror(EISDIR), EISDIR);
+  if (Status s = skip_offset(file, fd.get()); !s) return propagate(s);
+
+  auto secret = read_secret(file, fd.get());
+  if (!secret) return secret;
+  const size_t n = secret->size();
+  if (file.size && n < *file.size) {
+    return key_file_error(file, "it holds " + std::to_string(n) +
+                                    " bytes after the offset, qluks-key-file-size asks for " +
+                                    std::to_string(*file.size));
+  }
+  if (!file.size && n > key_file_bytes_default_max) {
+    return key_file_error(file, "it is larger than " + std::to_string(key_file_bytes_default_max) +
+                                    " bytes: name the part to use with qluks-key-file-size=");
+  }
+  if (n == 0 && !S_ISREG(st.st_mode)) return key_file_error(file, "nothing to read");
+  return secret;
+}
+
+} // namespace qluks

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Secrets from files, byte for byte as cryptsetup --key-file reads them. */
+#ifndef QLUKS_PLUGIN_KEY_FILE_HPP
+#define QLUKS_PLUGIN_KEY_FILE_HPP
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/result.hpp"
+#include "base/secure_buffer.hpp"
+
+namespace qluks {
+
+/* cryptsetup's limits: without a size given, a larger file is refused rather than cut. */
+inline constexpr uint64_t key_file_bytes_default_max = 8 << 20;
+
+struct KeyFile {
+  std::string path; /* "-": standard input */
+  uint64_t offset;
+  std::optional<uint64_t> size; /* exactly that many bytes; else all up to the end */
+};
+
+/* Newlines and NUL bytes count.  An empty regular file is the empty passphrase. */
+Result<SecureBuffer> read_key_file(const KeyFile& file);
+
+} // namespace qluks
+
+#endif

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: BSD-3-Clause
+filter_LTLIBRARIES = nbdkit-qluks-filter.la
+nbdkit_qluks_filter_la_SOURCES = \
+	plugin/config.cpp \
+	plugin/config.hpp \
+	plugin/connection.cpp \
+	plugin/connection.hpp \
+	plugin/filter.cpp \
+	plugin/guard.cpp \
+	plugin/guard.hpp \
+	plugin/image.cpp \
+	plugin/image.hpp \
+	plugin/key_file.cpp \
+	plugin/key_file.hpp \
+	plugin/next_device.cpp \
+	plugin/next_device.hpp \
+	$(END)
+nbdkit_qluks_filter_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS)
+nbdkit_qluks_filter_la_LIBADD = libformats.la libsectorcrypto.la libbase.la
+nbdkit_qluks_filter_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared \
+	-Wl,--version-script=$(top_srcdir)/plugin/filter.syms
+nbdkit_qluks_filter_la_DEPENDENCIES = libformats.la libsectorcrypto.la libbase.la plugin/filter.syms
+EXTRA_DIST += plugin/filter.syms
+
+# A filter runs only under the nbdkit that it was compiled for, to the last digit of the version.
+install-exec-hook:
+	@running=`nbdkit --dump-config 2>/dev/null | sed -n 's/^version=//p'`; \
+	if test -n "$$running" && test "$$running" != "$(NBDKIT_VERSION)"; then \
+	  echo "warning: built for nbdkit $(NBDKIT_VERSION), but the nbdkit on PATH is $$running and will refuse it" >&2; \
+	fi
+# libtool's .la file is of no use to nbdkit.
+	rm -f $(DESTDIR)$(filterdir)/nbdkit-qluks-filter.la
+uninstall-hook:
+	rm -f $(DESTDIR)$(filterdir)/nbdkit-qluks-filter.so
