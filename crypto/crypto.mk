@@ -1,10 +1,24 @@
 # SPDX-License-Identifier: BSD-3-Clause
 noinst_LTLIBRARIES += libsectorcrypto.la
 libsectorcrypto_la_SOURCES = \
+	crypto/aes_key_nettle.cpp \
+	crypto/argon2.cpp \
+	crypto/cbc_nettle.cpp \
+	crypto/cipher_spec.cpp \
 	crypto/cipher_spec.hpp \
+	crypto/cpu.cpp \
+	crypto/cpu.hpp \
+	crypto/engine.cpp \
 	crypto/engine.hpp \
+	crypto/hash.cpp \
 	crypto/hash.hpp \
+	crypto/iv.hpp \
+	crypto/kernel.hpp \
+	crypto/kernel_nettle.hpp \
 	crypto/pbkdf.hpp \
+	crypto/pbkdf2.cpp \
+	crypto/sector_cipher.cpp \
 	crypto/sector_cipher.hpp \
+	crypto/xts_nettle.cpp \
 	$(END)
 libsectorcrypto_la_LIBADD = $(NETTLE_LIBS) $(ARGON2_LIBS)

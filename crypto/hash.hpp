@@ -14,6 +14,9 @@ namespace qluks {
 /* No digest that we know is longer. */
 inline constexpr size_t digest_bytes_max = 64;
 
+/* No state of nettle's for a hash that we know is larger. */
+inline constexpr size_t hash_state_bytes_max = 512;
+
 struct HashAlgorithm {
   std::string_view name;
   const nettle_hash* nettle;
@@ -41,7 +44,7 @@ class Hash {
 
  private:
   const HashAlgorithm& algorithm_;
-  alignas(16) std::byte state_[512];
+  alignas(16) std::byte state_[hash_state_bytes_max];
 };
 
 } // namespace qluks

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "crypto/engine.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <string>
+
+#include "base/log.hpp"
+#include "crypto/kernel.hpp"
+#include "crypto/kernel_nettle.hpp"
+
+namespace qluks {
+
+namespace {
+
+/* What passed its self-test on this machine, best first; found out at the first question. */
+const std::vector<const Kernel*>& usable_kernels() {
+  static const std::vector<const Kernel*> usable = [] {
+    std::vector<const Kernel*> passed;
+    for (const Kernel* kernel : ranked_kernels(this_cpu())) {
+      if (passes_self_test(*kernel)) {
+        passed.push_back(kernel);
+      } else {
+        log_warning("engine " + std::string(kernel->name) + " fails its self-test and is not used");
+      }
+    }
+    return passed;
+  }();
+  return usable;
+}
+
+std::atomic<const Kernel*> forced_kernel{nullptr};
+
+} // namespace
+
+std::span<const Kernel> kernels() noexcept {
+  static constexpr Kernel all[] = {
+      {"nettle", [](const CpuFeatures&) noexcept { return true; }, [](const CpuFeatures&) noexcept { return 0; },
+       expand_key_nettle, xts_encrypt_nettle, xts_decrypt_nettle, cbc_encrypt_nettle, cbc_decrypt_nettle},
+  };
+  return all;
+}
+
+std::vector<const Kernel*> ranked_kernels(const CpuFeatures& cpu) {
+  std::vector<const Kernel*> ranked;
+  for (const Kernel& kernel : kernels()) {
+    if (kernel.supported(cpu)) ranked.push_back(&kernel);
+  }
+  std::sort(ranked.begin(), ranked.end(),
+            [&](const Kernel* a, const Kernel* b) { return a->rank(cpu) > b->rank(cpu); });
+  return ranked;
+}
+
+bool passes_self_test(const Kernel& /*kernel*/) { return true; }
+
+const Kernel& chosen_kernel() {
+  const Kernel* forced = forced_kernel.load();
+  return forced != nullptr ? *forced : *usable_kernels().front();
+}
+
+std::vector<std::string_view> available_engines() {
+  std::vector<std::string_view> names;
+  for (const Kernel* kernel : usable_kernels()) names.push_back(kernel->name);
+  return names;
+}
+
+Status choose_engine(std::string_view name) {
+  if (name == "auto") {
+    forced_kernel = nullptr;
+    return ok();
+  }
+  std::string known = "auto";
+  for (const Kernel* kernel : usable_kernels()) {
+    if (kernel->name == name) {
+      forced_kernel = kernel;
+      return ok();
+    }
+    known += ", " + std::string(kernel->name);
+  }
+  return fail(Errc::unsupported, "engine \"" + std::string(name) + "\" is not one of this machine's: " + known);
+}
+
+std::string_view chosen_engine() { return chosen_kernel().name; }
+
+} // namespace qluks

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "crypto/hash.hpp"
+
+#include <nettle/nettle-meta.h>
+#include <nettle/ripemd160.h>
+#include <nettle/sha1.h>
+#include <nettle/sha2.h>
+#include <nettle/sha3.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/secure_buffer.hpp"
+
+namespace qluks {
+
+namespace {
+
+constexpr std::array algorithms{
+    HashAlgorithm{"sha256", &nettle_sha256},     HashAlgorithm{"sha1", &nettle_sha1},
+    HashAlgorithm{"sha512", &nettle_sha512},     HashAlgorithm{"sha224", &nettle_sha224},
+    HashAlgorithm{"sha384", &nettle_sha384},     HashAlgorithm{"ripemd160", &nettle_ripemd160},
+    HashAlgorithm{"sha3-224", &nettle_sha3_224}, HashAlgorithm{"sha3-256", &nettle_sha3_256},
+    HashAlgorithm{"sha3-384", &nettle_sha3_384}, HashAlgorithm{"sha3-512", &nettle_sha3_512},
+};
+
+static_assert(sizeof(sha1_ctx) <= hash_state_bytes_max && sizeof(ripemd160_ctx) <= hash_state_bytes_max);
+static_assert(sizeof(sha256_ctx) <= hash_state_bytes_max && sizeof(sha512_ctx) <= hash_state_bytes_max);
+static_assert(sizeof(sha3_224_ctx) <= hash_state_bytes_max && sizeof(sha3_512_ctx) <= hash_state_bytes_max);
+
+/* Not tolower(): the meaning of a header must not depend on a locale. */
+constexpr char ascii_lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
+bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
+}
+
+} // namespace
+
+size_t HashAlgorithm::digest_bytes() const noexcept { return nettle->digest_size; }
+
+std::span<const HashAlgorithm> hash_algorithms() noexcept { return algorithms; }
+
+const HashAlgorithm* find_hash(std::string_view name) noexcept {
+  for (const HashAlgorithm& algorithm : algorithms) {
+    if (equal_ignoring_case(algorithm.name, name)) return &algorithm;
+  }
+  return nullptr;
+}
+
+Hash::Hash(const HashAlgorithm& algorithm) : algorithm_(algorithm) { algorithm_.nettle->init(state_); }
+
+Hash::~Hash() { wipe(state_); }
+
+void Hash::update(std::span<const std::byte> bytes) noexcept {
+  algorithm_.nettle->update(state_, bytes.size(), reinterpret_cast<const uint8_t*>(bytes.data()));
+}
+
+void Hash::digest(std::span<std::byte> out) noexcept {
+  algorithm_.nettle->digest(state_, std::min(out.size(), algorithm_.digest_bytes()),
+                            reinterpret_cast<uint8_t*>(out.data()));
+}
+
+} // namespace qluks

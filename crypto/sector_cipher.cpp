@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "crypto/sector_cipher.hpp"
+
+#include <array>
+#include <new>
+#include <string>
+
+#include "base/log.hpp"
+#include "base/secure_buffer.hpp"
+#include "crypto/kernel.hpp"
+
+namespace qluks {
+
+namespace {
+
+using Bytes = std::span<const std::byte>;
+
+constexpr bool is_sector_size(size_t bytes) noexcept {
+  return bytes == 512 || bytes == 1024 || bytes == 2048 || bytes == 4096;
+}
+
+class KernelCipher final : public SectorCipher {
+ public:
+  KernelCipher(const Kernel& kernel, const CipherSpec& spec, Bytes key, size_t sector_size)
+      : kernel_(kernel),
+        encrypt_(spec.mode == CipherMode::xts ? kernel.xts_encrypt : kernel.cbc_encrypt),
+        decrypt_(spec.mode == CipherMode::xts ? kernel.xts_decrypt : kernel.cbc_decrypt),
+        sector_size_(sector_size),
+        memory_(sizeof(SectorKeys)),
+        keys_(*new (memory_.data()) SectorKeys) {
+    expand_keys(spec, key);
+  }
+
+  size_t sector_size() const noexcept override { return sector_size_; }
+  std::string_view engine() const noexcept override { return kernel_.name; }
+
+  void decrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+    decrypt_(keys_, {first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()});
+  }
+
+  void encrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+    encrypt_(keys_, {first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()});
+  }
+
+ private:
+  void expand_keys(const CipherSpec& spec, Bytes key) {
+    const bool xts = spec.mode == CipherMode::xts;
+    const size_t data_key_bytes = xts ? key.size() / 2 : key.size();
+    kernel_.expand_key(key.first(data_key_bytes), keys_.data);
+    keys_.iv_layout = iv_layout(spec.iv);
+    keys_.iv_keys = 0;
+    if (spec.iv == IvKind::essiv) add_essiv_key(*spec.essiv_hash, key);
+    if (xts) add_iv_key(key.subspan(data_key_bytes));
+  }
+
+  /* ESSIV's key is the hash of the whole volume key. */
+  void add_essiv_key(const HashAlgorithm& algorithm, Bytes key) {
+    SecureBuffer salt(algorithm.digest_bytes());
+    Hash hash(algorithm);
+    hash.update(key);
+    hash.digest(salt.span());
+    add_iv_key(salt.span());
+  }
+
+  void add_iv_key(Bytes key) noexcept { kernel_.expand_key(key, keys_.iv[keys_.iv_keys++]); }
+
+  const Kernel& kernel_;
+  SectorFn* encrypt_;
+  SectorFn* decrypt_;
+  size_t sector_size_;
+  SecureBuffer memory_;
+  SectorKeys& keys_; /* in memory_ */
+};
+
+} // namespace
+
+Result<std::shared_ptr<const SectorCipher>> make_sector_cipher(const Kernel& kernel, const CipherSpec& spec, Bytes key,
+                                                               size_t sector_size) {
+  if (!spec.accepts_key_bytes(key.size())) {
+    return fail(Errc::unsupported, "cipher " + spec.name() + ": no key of " + std::to_string(key.size()) + " bytes");
+  }
+  if (!is_sector_size(sector_size)) {
+    return fail(Errc::unsupported, "cipher " + spec.name() + ": sector size " + std::to_string(sector_size) +
+                                       " is none of 512, 1024, 2048 and 4096");
+  }
+  if (spec.iv == IvKind::essiv) {
+    const size_t salt_bytes = spec.essiv_hash->digest_bytes();
+    if (salt_bytes != 16 && salt_bytes != 24 && salt_bytes != 32) {
+      return fail(Errc::unsupported, "cipher " + spec.name() + ": the " + std::to_string(salt_bytes) +
+                                         "-byte digest of the essiv hash is no key of aes");
+    }
+  }
+  return std::make_shared<const KernelCipher>(kernel, spec, key, sector_size);
+}
+
+Result<std::shared_ptr<const SectorCipher>> make_sector_cipher(const CipherSpec& spec, Bytes key, size_t sector_size) {
+  return make_sector_cipher(chosen_kernel(), spec, key, sector_size);
+}
+
+} // namespace qluks
