@@ -44,5 +44,12 @@ AC_DEFUN([QLUKS_SANITIZERS], [
     SANITIZER_FLAGS="-fsanitize=$qluks_sanitizers -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
   ])
   AC_SUBST([SANITIZER_FLAGS])
+  dnl nbdkit itself is not instrumented, so it has to load the run-time libraries before everything else.
+  SANITIZER_PRELOAD=
+  AS_CASE([$qluks_sanitizers], [*address*], [SANITIZER_PRELOAD="$($CXX -print-file-name=libasan.so)"],
+          [*thread*], [SANITIZER_PRELOAD="$($CXX -print-file-name=libtsan.so)"])
+  AS_CASE([$qluks_sanitizers], [*undefined*],
+          [SANITIZER_PRELOAD="$SANITIZER_PRELOAD $($CXX -print-file-name=libubsan.so)"])
+  AC_SUBST([SANITIZER_PRELOAD])
   AC_SUBST([SANITIZERS], [$qluks_sanitizers])
 ])

@@ -176,7 +176,11 @@ Status Config::set_layers(const char* value) {
   return usage_error("qluks-layers=" + std::string(value) + " is not known: it is " + known);
 }
 
-Status Config::set_engine(const char* value) { return choose_engine(value); }
+Status Config::set_engine(const char* value) {
+  Status s = choose_engine(value);
+  if (!s) return propagate(s, "qluks-engine");
+  return s;
+}
 
 Status Config::complete() {
   if (layers && !header_path.empty() && std::find(layers->begin(), layers->end(), LayerKind::luks) == layers->end()) {

@@ -12,3 +12,23 @@ base_test_CPPFLAGS = $(unit_cppflags)
 base_test_LDADD = libbase.la $(GTEST_LIBS)
 TESTS += base_test
 endif
+
+# End to end: real nbdkit, qemu-img, cryptsetup and libnbd.  The Python is the system's, which has python3-libnbd.
+TEST_EXTENSIONS = .py .sh
+PY_LOG_COMPILER = /usr/bin/python3
+SH_LOG_COMPILER = bash
+AM_TESTS_ENVIRONMENT = \
+	srcdir='$(srcdir)'; export srcdir; \
+	PYTHONPATH='$(abs_srcdir)/tests/support'; export PYTHONPATH; \
+	PYTHONDONTWRITEBYTECODE=1; export PYTHONDONTWRITEBYTECODE; \
+	QLUKS_FILTER='$(abs_builddir)/.libs/nbdkit-qluks-filter.so'; export QLUKS_FILTER; \
+	QLUKS_PRELOAD='$(SANITIZER_PRELOAD)'; export QLUKS_PRELOAD;
+e2e_tests = \
+	tests/check-layering.sh \
+	tests/e2e/luks_matrix_test.py \
+	tests/e2e/parameters_test.py \
+	tests/e2e/qcow2_matrix_test.py \
+	tests/e2e/serving_test.py \
+	$(END)
+TESTS += $(e2e_tests)
+EXTRA_DIST += $(e2e_tests) tests/support/qluks.py

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""LUKS volumes by cryptsetup and qemu-img: cipher, key size, hash, KDF, sector size; read back whole."""
+
+import os
+
+import qluks
+
+CONTENT = qluks.source_bytes(2 * qluks.MIB + 4096)
+PASS = f"qluks-passphrase={qluks.SECRET}"
+
+
+class Luks1(qluks.TestCase):
+    def test_ciphers_key_sizes_and_hashes(self):
+        ciphers = [("aes-xts-plain64", 256), ("aes-xts-plain64", 512), ("aes-cbc-essiv:sha256", 128),
+                   ("aes-cbc-essiv:sha256", 256), ("aes-cbc-plain64", 128), ("aes-cbc-plain64", 256)]
+        for cipher, bits in ciphers:
+            for hash in ("sha1", "sha256", "sha512"):
+                with self.subTest(cipher=cipher, bits=bits, hash=hash):
+                    image = self.luks1("image.luks", CONTENT, cipher=cipher, key_bits=bits, hash=hash)
+                    server = self.assert_serves(CONTENT, "file", image, PASS)
+                    with server.connect() as h:
+                        self.assertEqual(h.get_export_description(), f"LUKS1 {cipher} {bits}-bit")
+
+    def test_made_by_qemu(self):
+        image = self.path("image.luks")
+        raw = self.write("src.raw", CONTENT)
+        qluks.qemu_img_luks("convert", *qluks.qemu_secret(), "-f", "raw", "-O", "luks", "-o",
+                            "key-secret=s,iter-time=10,hash-alg=sha224", raw, image)
+        self.assert_serves(CONTENT, "file", image, PASS)
+
+    def test_every_key_slot(self):
+        image = self.luks1("image.luks", CONTENT)
+        for slot in (1, 7):
+            key = self.write(f"key{slot}", b"slot %d" % slot)
+            qluks.run("cryptsetup", "luksAddKey", "-q", "--pbkdf-force-iterations", "1000", "--key-slot", slot,
+                      "--key-file", self.secret_file(), image, key)
+        self.assert_serves(CONTENT, "file", image, "qluks-passphrase=slot 7")
+        self.assert_serves(CONTENT, "file", image, "qluks-passphrase=slot 1", "qluks-key-slot=1")
+
+
+class Luks2(qluks.TestCase):
+    def test_ciphers_sector_sizes_and_kdfs(self):
+        for cipher, bits in (("aes-xts-plain64", 256), ("aes-xts-plain64", 512), ("aes-cbc-essiv:sha256", 256),
+                             ("aes-cbc-plain64", 256)):
+            for sector in (512, 1024, 2048, 4096):
+                with self.subTest(cipher=cipher, bits=bits, sector=sector):
+                    image = self.luks2("image.luks", CONTENT, "--cipher", cipher, "--key-size", bits,
+                                       "--sector-size", sector)
+                    self.assert_serves(CONTENT, "file", image, PASS)
+
+    def test_kdfs_and_hashes(self):
+        for pbkdf in (qluks.cheap_argon2("argon2i"), qluks.cheap_argon2("argon2id"),
+                      *(qluks.CHEAP_PBKDF2 + ["--hash", h] for h in ("sha1", "sha224", "sha256", "sha384", "sha512"))):
+            with self.subTest(pbkdf=pbkdf):
+                self.assert_serves(CONTENT, "file", self.luks2("image.luks", CONTENT, pbkdf=pbkdf), PASS)
+
+    def test_either_header_copy_serves(self):
+        image = self.luks2("image.luks", CONTENT)
+        with open(image, "rb") as f:
+            whole = f.read()
+        for damaged in (0, 8, 200, 4096, 16384, 16384 + 4096):
+            with self.subTest(damaged=damaged):
+                copy = bytearray(whole)
+                copy[damaged] ^= 0xff
+                self.assert_serves(CONTENT, "file", self.write("damaged.luks", bytes(copy)), PASS)
+        both = bytearray(whole)
+        both[200] ^= 0xff
+        both[16384 + 200] ^= 0xff
+        server = self.server("file", self.write("damaged.luks", bytes(both)), PASS, "qluks-layers=luks")
+        with self.assertRaises(qluks.nbd.Error):
+            server.connect()
+
+    def test_priorities_and_unbound_slots(self):
+        image = self.luks2("image.luks", CONTENT)
+        second = self.write("second", b"second")
+        unbound = self.write("unbound", b"unbound")
+        qluks.run("cryptsetup", "luksAddKey", "-q", *qluks.CHEAP_PBKDF2, "--key-file", self.secret_file(), image, second)
+        qluks.run("cryptsetup", "luksAddKey", "-q", *qluks.CHEAP_PBKDF2, "--unbound", "--key-size", "512",
+                  "--key-slot", "5", "--key-file", unbound, image, unbound, check=False)
+        qluks.run("cryptsetup", "config", "--key-slot", "0", "--priority", "ignore", image)
+        self.assert_serves(CONTENT, "file", image, "qluks-passphrase=second")
+        self.assert_serves(CONTENT, "file", image, PASS, "qluks-key-slot=0")
+        for parameters in ([PASS], ["qluks-passphrase=unbound"]):
+            with self.subTest(parameters=parameters), self.assertRaises(qluks.nbd.Error):
+                self.server("file", image, *parameters).connect()
+
+    def test_argon2id_as_cryptsetup_makes_it(self):
+        """1 GiB and 4 passes, once."""
+        pbkdf = ["--pbkdf", "argon2id", "--pbkdf-force-iterations", "4", "--pbkdf-memory", "1048576",
+                 "--pbkdf-parallel", "4"]
+        if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") < 3 << 30:
+            self.skipTest("less than 3 GiB of memory are free")
+        self.assert_serves(CONTENT, "file", self.luks2("image.luks", CONTENT, pbkdf=pbkdf), PASS)
+
+
+class Layers(qluks.TestCase):
+    def test_luks_in_the_guest_disk_of_a_qcow2(self):
+        for make in (self.luks1, self.luks2):
+            volume = make("volume.luks", CONTENT)
+            with open(volume, "rb") as f:
+                stored = f.read()
+            image = self.qcow2("image.qcow2", stored)
+            for layers in ([], ["qluks-layers=qcow2,luks"]):
+                with self.subTest(make=make.__name__, layers=layers):
+                    self.assert_serves(CONTENT, "file", image, PASS, *layers)
+            # Without a secret the guest disk is served as it is; so it is when the layers say so.
+            self.assert_serves(stored, "file", image)
+            self.assert_serves(stored, "file", image, PASS, "qluks-layers=qcow2")
+
+    def test_qcow2_inside_of_a_luks_volume(self):
+        image = self.qcow2("image.qcow2", CONTENT)
+        with open(image, "rb") as f:
+            payload = f.read()
+        volume = self.luks2("volume.luks", payload)
+        self.assert_serves(CONTENT, "file", volume, PASS, "qluks-layers=luks,qcow2")
+        # Never by probing: a guest could write a qcow2 header into its own disk.
+        self.assert_serves(payload, "file", volume, PASS)
+
+    def test_raw_is_served_as_it_is_when_told_so(self):
+        image = self.write("disk.raw", CONTENT)
+        server = self.server("file", image)
+        with self.assertRaises(qluks.nbd.Error):
+            server.connect()
+        self.assertIn("qluks-layers=", server.errors()[0])
+        self.assert_serves(CONTENT, "file", image, "qluks-layers=raw")
+
+
+class Detached(qluks.TestCase):
+    def test_luks2_header_over_a_raw_payload(self):
+        for sector in (512, 4096):
+            header = self.path(f"header{sector}")
+            payload = self.luks2("payload", CONTENT, "--sector-size", sector, header=header)
+            self.assertEqual(os.path.getsize(payload), len(CONTENT))
+            self.assert_serves(CONTENT, "file", payload, PASS, f"qluks-header={header}")
+
+    def test_header_backup_with_its_payload_offset(self):
+        for make in (self.luks1, self.luks2):
+            image = make("image.luks", CONTENT)
+            backup = self.path(make.__name__ + ".backup")
+            qluks.run("cryptsetup", "luksHeaderBackup", image, "--header-backup-file", backup)
+            with open(image, "r+b") as f:
+                f.write(bytes(65536))
+            self.assert_serves(CONTENT, "file", image, PASS, f"qluks-header={backup}")
+
+    def test_header_over_a_qcow2_payload(self):
+        header = self.path("header")
+        payload = self.luks2("payload", CONTENT, header=header)
+        with open(payload, "rb") as f:
+            image = self.qcow2("payload.qcow2", f.read())
+        for layers in ([], ["qluks-layers=qcow2,luks"]):
+            self.assert_serves(CONTENT, "file", image, PASS, f"qluks-header={header}", *layers)
+
+
+if __name__ == "__main__":
+    qluks.main()

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What can be checked without the plugin fails nbdkit at start; and nbdkit's probes work without parameters."""
+
+import os
+import subprocess
+
+import qluks
+
+CONTENT = qluks.source_bytes(qluks.MIB)
+PASS = f"qluks-passphrase={qluks.SECRET}"
+
+
+class Refused(qluks.TestCase):
+    def assert_refused(self, expected, *args):
+        errors = self.refusal("memory", "1M", *args)
+        self.assertEqual(errors[:1], [expected])
+
+    def test_unknown_parameter_names_the_nearest(self):
+        self.assert_refused("unknown parameter qluks-pasphrase: the nearest is qluks-passphrase", "qluks-pasphrase=x")
+        self.assert_refused("unknown parameter qluks-header-file: the nearest is qluks-header", "qluks-header-file=x")
+
+    def test_values_that_cannot_be(self):
+        self.assert_refused("qluks-layers=qcow3 is not known: it is auto or raw or qcow2 or luks or qcow2,luks or "
+                            "luks,qcow2", "qluks-layers=qcow3")
+        self.assert_refused("qluks-key-slot=32: key slots are 0 to 31", "qluks-key-slot=32")
+        self.assert_refused("qluks-key-file-offset must follow the qluks-key-file that it is for",
+                            "qluks-key-file-offset=1")
+        self.assert_refused("qluks-key-file-size must follow the qluks-key-file that it is for",
+                            "qluks-passphrase=x", "qluks-key-file-size=1")
+        self.assert_refused("qluks-header is given, but qluks-layers has no luks layer that it could be for",
+                            f"qluks-header={self.write('h', b'x')}", "qluks-layers=qcow2")
+        self.assertRegex(self.refusal("memory", "1M", "qluks-engine=fast")[0],
+                         r"^qluks-engine: .*fast.*\bnettle\b")
+
+    def test_files_that_cannot_be_read(self):
+        missing = self.path("missing")
+        self.assert_refused(f"qluks-key-file {missing}: No such file or directory", f"qluks-key-file={missing}")
+        self.assert_refused(f"qluks-key-file {self.dir}: Is a directory", f"qluks-key-file={self.dir}")
+        self.assert_refused(f"qluks-header: {missing}: No such file or directory", f"qluks-header={missing}", PASS)
+        self.assert_refused("qluks-header: /dev/null: neither a regular file nor a block device",
+                            "qluks-header=/dev/null", PASS)
+
+    def test_key_files_too_large_or_too_short(self):
+        large = self.path("large")
+        with open(large, "wb") as f:
+            f.truncate((8 << 20) + 1)
+        short = self.write("short", b"12345")
+        self.assertIn("it is larger than 8388608 bytes", self.refusal("memory", "1M", f"qluks-key-file={large}")[0])
+        self.assert_refused(f"qluks-key-file {short}: it holds 5 bytes after the offset, qluks-key-file-size asks for 6",
+                            f"qluks-key-file={short}", "qluks-key-file-size=6")
+        self.assert_refused(f"qluks-key-file {short}: qluks-key-file-offset 6 is past its end",
+                            f"qluks-key-file={short}", "qluks-key-file-offset=6")
+
+    def test_detached_header_is_checked_at_start(self):
+        header = self.path("header")
+        payload = self.luks2("payload", CONTENT, header=header)
+        errors = self.refusal("file", payload, f"qluks-header={header}", "qluks-passphrase=wrong")
+        self.assertRegex(errors[0], rf"^qluks-header {header}: .*passphrase")
+        errors = self.refusal("file", payload, f"qluks-header={payload}", PASS)
+        self.assertRegex(errors[0], rf"^qluks-header {payload}: .*LUKS")
+        with open(header, "r+b") as f:
+            f.truncate(20000)
+        self.assertTrue(self.refusal("file", payload, f"qluks-header={header}", PASS))
+
+
+class Secrets(qluks.TestCase):
+    def test_every_way_to_give_a_passphrase(self):
+        image = self.luks2("image.luks", CONTENT)
+        self.assert_serves(CONTENT, "file", image, PASS)
+        # nbdkit reads the first line and drops its newline.
+        line = self.write("line", qluks.SECRET.encode() + b"\nsecond line\n")
+        self.assert_serves(CONTENT, "file", image, f"qluks-passphrase=+{line}")
+        fd = os.open(line, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        os.set_inheritable(fd, True)
+        command = ["nbdkit", "-U", "-", f"--filter={qluks.FILTER}", "file", image, f"qluks-passphrase=-{fd}",
+                   "--run", f'nbdcopy "$uri" {self.path("fd.raw")}']
+        subprocess.run(command, check=True, pass_fds=[fd], env=qluks.environment())
+        with open(self.path("fd.raw"), "rb") as f:
+            self.assert_same(f.read(), CONTENT)
+
+    def test_secrets_are_tried_in_order(self):
+        image = self.luks2("image.luks", CONTENT)
+        key = self.write("key", b"not this one")
+        server = self.assert_serves(CONTENT, "file", image, "qluks-passphrase=wrong", f"qluks-key-file={key}", PASS)
+        self.assertEqual(server.errors(), [])
+
+    def test_key_file_counts_every_byte(self):
+        secret = b"\x00binary\nkey\x00\xff\n"
+        image = self.write("image.luks", CONTENT)
+        os.truncate(image, len(CONTENT) + 32 * qluks.MIB)
+        key = self.write("key", secret)
+        qluks.run("cryptsetup", "reencrypt", "--encrypt", "--type", "luks2", "--force-offline-reencrypt", "-q",
+                  "--reduce-device-size", "32M", *qluks.CHEAP_PBKDF2, "--key-file", key, image)
+        self.assert_serves(CONTENT, "file", image, f"qluks-key-file={key}")
+        inside = self.write("inside", b"12345" + secret + b"67890")
+        self.assert_serves(CONTENT, "file", image, f"qluks-key-file={inside}", "qluks-key-file-offset=5",
+                           f"qluks-key-file-size={len(secret)}")
+        with open(key, "rb") as f:
+            server = self.server("file", image, "qluks-key-file=-", stdin=f)
+        with server.connect() as h:
+            self.assertEqual(h.pread(512, 0), CONTENT[:512])
+
+    def test_wrong_passphrase_is_refused_and_the_server_lives(self):
+        image = self.luks2("image.luks", CONTENT)
+        server = self.server("file", image, "qluks-passphrase=wrong")
+        for _ in range(3):
+            with self.assertRaises(qluks.nbd.Error):
+                server.connect()
+        self.assertRegex(server.errors()[0], "passphrase")
+
+    def test_trailing_newline_is_pointed_out(self):
+        image = self.luks2("image.luks", CONTENT)
+        key = self.write("key", qluks.SECRET.encode() + b"\n")
+        server = self.server("file", image, f"qluks-key-file={key}")
+        with self.assertRaises(qluks.nbd.Error):
+            server.connect()
+        self.assertRegex(server.errors()[0], "newline")
+
+    def test_no_secret_is_named(self):
+        for image in (self.luks1("a.luks", CONTENT), self.luks2("b.luks", CONTENT), self.qcow2_luks("c", CONTENT)):
+            server = self.server("file", image)
+            with self.assertRaises(qluks.nbd.Error):
+                server.connect()
+            self.assertRegex(server.errors()[0], "qluks-passphrase=")
+
+
+class Probes(qluks.TestCase):
+    def probe(self, option):
+        done = subprocess.run(["nbdkit", f"--filter={qluks.FILTER}", "null", option], capture_output=True,
+                              env=qluks.environment())
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        return done.stdout.decode()
+
+    def test_help_lists_every_parameter(self):
+        text = self.probe("--help")
+        for name in ("passphrase", "key-file", "key-file-offset", "key-file-size", "key-slot", "header", "layers",
+                     "engine"):
+            self.assertRegex(text, rf"(?m)^qluks-{name}=")
+
+    def test_version_and_dump_plugin(self):
+        self.assertIn("qluks", self.probe("--version"))
+        version = tuple(int(n) for n in self.probe("--version").split()[1].split(".")[:2])
+        dump = self.probe("--dump-plugin")
+        if version >= (1, 36):
+            for key in ("version", "formats", "ciphers", "kdfs", "engines", "engine"):
+                self.assertRegex(dump, rf"(?m)^qluks_{key}=.+$")
+
+    def test_parameters_of_the_plugin_pass_through(self):
+        image = self.qcow2("image.qcow2", CONTENT)
+        self.assert_serves(CONTENT, "file", f"file={image}")
+
+
+if __name__ == "__main__":
+    qluks.main()

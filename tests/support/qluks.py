@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the end-to-end tests share: images made by qemu-img and cryptsetup, and real nbdkit servers over them.
+
+A test file is a unittest module that ends in `qluks.main()`.  The build passes the filter in QLUKS_FILTER and, for
+sanitizer builds, the libraries that stock nbdkit has to preload in QLUKS_PRELOAD.
+"""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import nbd
+
+FILTER = os.environ["QLUKS_FILTER"]
+PRELOAD = os.environ.get("QLUKS_PRELOAD", "")
+SECRET = "correct horse"
+MIB = 1 << 20
+
+# Iterations and memory so low that a test costs milliseconds; real costs have tests of their own.
+CHEAP_PBKDF2 = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]
+
+
+def cheap_argon2(kind):
+    return ["--pbkdf", kind, "--pbkdf-force-iterations", "4", "--pbkdf-memory", "64", "--pbkdf-parallel", "2"]
+
+
+def run(*command, stdin=None, check=True):
+    """Run a program to its end; what it said is part of the failure."""
+    done = subprocess.run([str(c) for c in command], input=stdin, capture_output=True)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{command} failed with {done.returncode}:\n{done.stderr.decode(errors='replace')}")
+    return done
+
+
+def requires(*programs):
+    """Skip the whole test file, saying why, unless these programs are there."""
+    for program in programs:
+        if shutil.which(program) is None:
+            print(f"SKIP: {program} is not installed")
+            sys.exit(77)
+
+
+def source_bytes(size, seed=1):
+    """Bytes as a disk has them: runs of data, runs of zeroes, and a last part that is data."""
+    rng = random.Random(seed)
+    content = bytearray()
+    while len(content) < size:
+        length = min(rng.choice([512, 4096, 65536, 200 * 1024, 700 * 1024]), size - len(content))
+        content += rng.randbytes(length) if rng.random() < 0.6 else bytes(length)
+    content[-512:] = rng.randbytes(512)
+    return bytes(content[:size])
+
+
+class TestCase(unittest.TestCase):
+    """A test with a directory of its own, which goes with it."""
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="qluks-")
+        self.addCleanup(shutil.rmtree, self.dir)
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def write(self, name, content):
+        with open(self.path(name), "wb") as f:
+            f.write(content)
+        return self.path(name)
+
+    def server(self, *args, **kwargs):
+        server = Server(self.dir, *args, **kwargs)
+        self.addCleanup(server.stop)
+        return server
+
+    def refusal(self, *args, **kwargs):
+        """What nbdkit says on standard error when it must not start."""
+        done = nbdkit(self.dir, *args, **kwargs)
+        self.assertEqual(done.returncode, 1, f"nbdkit started, or died: {done.stderr.decode()}")
+        return error_lines(done.stderr.decode())
+
+    def assert_serves(self, expected, *args, **kwargs):
+        """Every byte, by one reader with plain requests and by nbdcopy, which uses extents and four connections."""
+        server = self.server(*args, **kwargs)
+        with server.connect() as h:
+            self.assertEqual(h.get_size(), len(expected))
+            self.assert_same(read_all(h), expected)
+        copy = self.path("copy.raw")
+        run("nbdcopy", server.uri(), copy)
+        with open(copy, "rb") as f:
+            self.assert_same(f.read(), expected)
+        return server
+
+    def assert_same(self, got, expected):
+        if got == expected:
+            return
+        self.assertEqual(len(got), len(expected))
+        first = next(i for i in range(len(got)) if got[i] != expected[i])
+        self.fail(f"bytes differ from offset {first} on: {got[first:first+16].hex()} instead of "
+                  f"{expected[first:first+16].hex()}")
+
+    # Images.  Each returns its path.
+
+    def qcow2(self, name, content, version=3, cluster=65536, *options):
+        raw = self.write(name + ".src", content)
+        path = self.path(name)
+        compat = {2: "0.10", 3: "1.1"}[version]
+        opts = ",".join([f"compat={compat}", f"cluster_size={cluster}", *options])
+        run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", opts, raw, path)
+        return path
+
+    def qcow2_luks(self, name, content, version=3, cluster=65536, *options):
+        raw = self.write(name + ".src", content)
+        path = self.path(name)
+        compat = {2: "0.10", 3: "1.1"}[version]
+        opts = ",".join([f"compat={compat}", f"cluster_size={cluster}", "encrypt.format=luks",
+                         "encrypt.key-secret=s", "encrypt.iter-time=10", *options])
+        qemu_img_luks("convert", *qemu_secret(), "-f", "raw", "-O", "qcow2", "-o", opts, raw, path)
+        return path
+
+    def luks1(self, name, content, *options, cipher="aes-xts-plain64", key_bits=512, hash="sha256"):
+        """Header by cryptsetup, payload by QEMU: two programs that must both agree with us."""
+        path = self.path(name)
+        raw = self.write(name + ".src", content)
+        with open(path, "wb") as f:
+            f.truncate(4 * MIB + len(content))
+        luks_format(path, "luks1", "--cipher", cipher, "--key-size", key_bits, "--hash", hash,
+                    "--pbkdf-force-iterations", "1000", *options)
+        offset = luks_payload_offset(path)
+        os.truncate(path, offset + len(content))
+        run("qemu-img", "convert", *qemu_secret(), "-n", "-f", "raw", raw, "--target-image-opts",
+            f"driver=luks,file.filename={path},key-secret=s")
+        return path
+
+    def luks2(self, name, content, *options, pbkdf=None, header=None):
+        """Header and payload by cryptsetup, which encrypts a plain file in place without dm-crypt."""
+        path = self.write(name, content)
+        where = ["--header", header] if header else ["--reduce-device-size", "32M"]
+        if not header:
+            os.truncate(path, len(content) + 32 * MIB)
+        run("cryptsetup", "reencrypt", "--encrypt", "--type", "luks2", "--force-offline-reencrypt", "-q",
+            *where, *(pbkdf or CHEAP_PBKDF2), "--key-file", self.secret_file(), *options, path)
+        return path
+
+    def secret_file(self, content=SECRET.encode()):
+        return self.write("secret", content)
+
+
+def qemu_secret(secret=SECRET):
+    return ["--object", f"secret,id=s,data={secret}"]
+
+
+def qemu_img_luks(*args):
+    """qemu-img measures PBKDF2 to choose the iterations, and gives up when the clock is too coarse: then again."""
+    for _ in range(20):
+        done = run("qemu-img", *args, check=False)
+        if done.returncode == 0:
+            return
+        if b"Unable to get accurate CPU usage" not in done.stderr:
+            raise AssertionError(f"qemu-img {args} failed:\n{done.stderr.decode()}")
+    raise AssertionError("qemu-img found no accurate CPU usage in 20 tries")
+
+
+def luks_format(path, version, *options, secret=SECRET):
+    run("cryptsetup", "luksFormat", "-q", "--type", version, *options, "--key-file", "-", path, stdin=secret.encode())
+
+
+def luks_payload_offset(path):
+    dump = run("cryptsetup", "luksDump", path).stdout.decode()
+    return int(re.search(r"Payload offset:\s*(\d+)", dump).group(1)) * 512
+
+
+def environment():
+    env = dict(os.environ)
+    if PRELOAD:
+        env["LD_PRELOAD"] = PRELOAD
+        env.setdefault("ASAN_OPTIONS", "detect_leaks=0:abort_on_error=1")
+    return env
+
+
+def nbdkit(directory, *args, filters=(), options=(), check_only=True, log=None, stdin=None):
+    """Start nbdkit.  It returns when it serves in the background, or has failed."""
+    socket = os.path.join(directory, "sock")
+    pidfile = os.path.join(directory, "pid")
+    for stale in (socket, pidfile):
+        if os.path.exists(stale):
+            os.unlink(stale)
+    command = ["nbdkit", "-U", socket, "-P", pidfile, "--log=stderr", *options, f"--filter={FILTER}"]
+    command += [f"--filter={f}" for f in filters] + [str(a) for a in args]
+    if log is None:
+        done = subprocess.run(command, capture_output=True, env=environment(), stdin=stdin)
+    else:
+        # A file, not a pipe: the server keeps it open.
+        with open(log, "wb") as f:
+            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=f, env=environment(), stdin=stdin)
+    if log is None and done.returncode == 0 and os.path.exists(pidfile):
+        with open(pidfile) as f:
+            os.kill(int(f.read()), signal.SIGTERM)
+    return done
+
+
+def error_lines(text):
+    return [re.sub(r"^nbdkit: .*?error: ", "", l) for l in text.splitlines() if "error: " in l]
+
+
+class Server:
+    """A running nbdkit with the filter, and -v in its log."""
+
+    def __init__(self, directory, *args, filters=(), options=(), stdin=None):
+        self.dir = tempfile.mkdtemp(prefix="server-", dir=directory)
+        self.log_path = os.path.join(self.dir, "log")
+        done = nbdkit(self.dir, *args, filters=filters, options=("-v", *options), log=self.log_path, stdin=stdin)
+        if done.returncode != 0:
+            raise AssertionError(f"nbdkit did not start:\n{self.log()}")
+        with open(os.path.join(self.dir, "pid")) as f:
+            self.pid = int(f.read())
+
+    def uri(self, export=""):
+        return f"nbd+unix:///{export}?socket={self.dir}/sock"
+
+    def connect(self, export="", extents=False):
+        return Connection(self.uri(export), extents)
+
+    def log(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()
+
+    def errors(self):
+        return error_lines(self.log())
+
+    def lines(self, pattern):
+        return [l for l in self.log().splitlines() if re.search(pattern, l)]
+
+    def stop(self):
+        if self.pid is None:
+            return
+        os.kill(self.pid, signal.SIGTERM)
+        run("tail", f"--pid={self.pid}", "-f", "/dev/null")
+        self.pid = None
+        report = re.search(r"(ERROR: \w+Sanitizer|runtime error:|WARNING: ThreadSanitizer|Assertion .* failed).*",
+                           self.log())
+        if report:
+            raise AssertionError(f"the server reported: {self.log()[report.start():][:4000]}")
+
+
+class Connection:
+    """A libnbd handle that closes with its `with`."""
+
+    def __init__(self, uri, extents):
+        self.h = nbd.NBD()
+        if extents:
+            self.h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+        self.h.connect_uri(uri)
+
+    def __enter__(self):
+        return self.h
+
+    def __exit__(self, *exc):
+        self.h.shutdown()
+
+
+def read_all(h, piece=MIB):
+    size = h.get_size()
+    return b"".join(h.pread(min(piece, size - at), at) for at in range(0, size, piece))
+
+
+def extents(h, offset, length, flags=0):
+    """[(offset, length, "data" | "hole" | "zero" | "hole,zero")], in one request."""
+    names = {0: "data", 1: "hole", 2: "zero", 3: "hole,zero"}
+    found = []
+
+    def add(context, start, entries, error):
+        at = start
+        for n, kind in zip(entries[0::2], entries[1::2]):
+            found.append((at, n, names[kind]))
+            at += n
+
+    h.block_status(length, offset, add, flags)
+    return found
+
+
+def main():
+    requires("nbdkit", "nbdcopy", "qemu-img", "cryptsetup")
+    unittest.main(verbosity=2)
