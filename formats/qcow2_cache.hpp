@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Memory for what is dear to fetch twice: pieces of L2 tables and decompressed clusters.
+ *
+ *      key ──hash──▶ shard:  lock | map: key ▶ slot | list: most recently used … least | bytes
+ *
+ * One cache serves any number of images and all their connections.  A thread that finds nothing enters a slot that
+ * is "loading", lets go of the lock and fills it; whoever wants the same slot meanwhile waits for that slot.  So a
+ * lock is held for a look-up and never while storage is waited for, and what many want is fetched once.
+ *
+ *      loading ──filled──▶ ready ──least recently used──▶ gone, once its last reader has let go of it
+ *         └────failed────▶ gone: not remembered, and each one who waited tries anew on its own way down
+ *
+ * The bytes of a slot do not change once it is ready.  Loading slots count as well, so memory is bounded by the
+ * limit plus what readers hold on to; a single slot beyond the limit is kept until the next one comes.
+ */
+#ifndef QLUKS_FORMATS_QCOW2_CACHE_HPP
+#define QLUKS_FORMATS_QCOW2_CACHE_HPP
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/result.hpp"
+
+namespace qluks {
+
+class Qcow2Cache {
+ public:
+  enum class Kind : uint8_t { l2_slice, decompressed_cluster };
+
+  struct Key {
+    uint64_t owner; /* from new_owner(): one for each image */
+    Kind kind;
+    uint64_t at; /* what tells it from others of its kind, such as its host offset */
+    bool operator==(const Key&) const = default;
+  };
+
+  /* Valid for as long as someone holds it. */
+  using Bytes = std::shared_ptr<const std::byte[]>;
+  using FillFn = std::function<Status(std::span<std::byte> dst)>;
+
+  explicit Qcow2Cache(uint64_t bytes_max);
+  ~Qcow2Cache();
+
+  uint64_t new_owner() noexcept { return owners_.fetch_add(1, std::memory_order_relaxed); }
+
+  /* `length` bytes under that key, the same length each time; `fill` makes them if they are not there.  `fill` runs
+   * without a lock and must not use the cache. */
+  Result<Bytes> get(const Key& key, size_t length, const FillFn& fill);
+
+ private:
+  struct Slot;
+  class Shard;
+  class Loading;
+
+  Shard& shard_of(const Key& key) noexcept;
+
+  std::vector<std::unique_ptr<Shard>> shards_; /* a power of two */
+  std::atomic<uint64_t> owners_{0};
+};
+
+} // namespace qluks
+
+#endif
