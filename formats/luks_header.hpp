@@ -57,6 +57,12 @@ struct LuksDigest {
   std::vector<std::byte> digest;
 };
 
+/* A slot for the payload that cannot be tried, and why: an unknown derivation, hash or cipher. */
+struct LuksSkippedSlot {
+  uint32_t number = 0;
+  std::string reason;
+};
+
 struct LuksHeader {
   uint32_t version = 0;
   std::string uuid;
@@ -71,6 +77,7 @@ struct LuksHeader {
 
   /* Usable slots only, in the order in which they are to be tried. */
   std::vector<LuksKeyslot> keyslots;
+  std::vector<LuksSkippedSlot> skipped;
   std::vector<LuksDigest> digests;
 
   /* SHA-256 over the bytes of the header that was used. */
@@ -79,6 +86,9 @@ struct LuksHeader {
 
 /* The stripes of every anti-forensic split, in both versions. */
 inline constexpr uint32_t af_stripes = 4000;
+
+/* SHA-256 over all the pieces: what headers are told apart by. */
+std::vector<std::byte> luks_fingerprint(std::span<const Bytes> pieces);
 
 /* Does the device start with a LUKS magic, or (LUKS2) hold a secondary header where one may be? */
 Result<bool> probe_luks(BlockDevice& device);

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "formats/luks_text.hpp"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace qluks {
+
+namespace {
+
+constexpr size_t quoted_chars_max = 64;
+constexpr std::string_view base64_alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+bool is_plain(char c) noexcept { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; }
+
+std::string escaped(char c) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  const auto value = static_cast<unsigned char>(c);
+  return {'\\', 'x', digits[value >> 4], digits[value & 15]};
+}
+
+} // namespace
+
+std::string quoted(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text.substr(0, quoted_chars_max)) out += is_plain(c) ? std::string(1, c) : escaped(c);
+  out += text.size() > quoted_chars_max ? "...\"" : "\"";
+  return out;
+}
+
+std::optional<std::vector<std::byte>> decode_base64(std::string_view text) {
+  if (text.size() % 4 != 0) return std::nullopt;
+  const size_t padding = text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0;
+  std::vector<std::byte> out;
+  out.reserve(text.size() / 4 * 3);
+  uint32_t group = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const size_t value = i < text.size() - padding ? base64_alphabet.find(text[i]) : 0;
+    if (value == std::string_view::npos) return std::nullopt;
+    group = group << 6 | static_cast<uint32_t>(value);
+    if (i % 4 != 3) continue;
+    for (const unsigned shift : {16U, 8U, 0U}) out.push_back(static_cast<std::byte>(group >> shift));
+    group = 0;
+  }
+  out.resize(out.size() - padding);
+  return out;
+}
+
+} // namespace qluks
