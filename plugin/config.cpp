@@ -64,6 +64,7 @@ struct Config::Parameter {
 };
 
 const Config::Parameter Config::parameters[] = {
+    {"qluks-cache-size", &Config::set_cache_size},
     {"qluks-engine", &Config::set_engine},
     {"qluks-header", &Config::set_header},
     {"qluks-key-file", &Config::set_key_file},
@@ -83,6 +84,7 @@ const char* Config::help() {
          "qluks-header=<FILENAME>       Detached LUKS header.\n"
          "qluks-layers=auto|qcow2|luks|qcow2,luks|luks,qcow2|raw\n"
          "                              Layers from the stored bytes upward (default: auto).\n"
+         "qluks-cache-size=<SIZE>       Memory for the tables of qcow2 images (default: 64M).\n"
          "qluks-engine=auto|<NAME>      Cipher kernel, for tests and benchmarks.";
 }
 
@@ -145,6 +147,13 @@ Status Config::set_key_slot(const char* value) {
                        std::to_string(key_slot_max));
   }
   keyring.use_only_slot(slot);
+  return ok();
+}
+
+Status Config::set_cache_size(const char* value) {
+  auto size = parse_size(value);
+  if (!size) return propagate(size);
+  cache_bytes = *size;
   return ok();
 }
 

@@ -38,6 +38,7 @@ class Config {
 
   std::optional<LayerList> layers; /* empty: auto */
   std::string header_path;         /* empty: the header is where its format puts it */
+  uint64_t cache_bytes = 64 << 20; /* for the tables of all images together */
   Keyring keyring;
 
  private:
@@ -49,6 +50,7 @@ class Config {
   Status set_key_file_offset(const char* value);
   Status set_key_file_size(const char* value);
   Status set_key_slot(const char* value);
+  Status set_cache_size(const char* value);
   Status set_header(const char* value);
   Status set_layers(const char* value);
   Status set_engine(const char* value);

@@ -23,11 +23,18 @@ struct Server {
   Config config;
   std::unique_ptr<FileDevice> header_file;
   std::unique_ptr<DetachedHeader> detached_header;
+  std::shared_ptr<Qcow2Cache> cache;
   ImageRegistry images;
 
-  ImageOptions image_options() { return {.config = config, .detached_header = detached_header.get()}; }
+  ImageOptions image_options() { return {.config = config, .detached_header = detached_header.get(), .cache = cache}; }
   Status open_detached_header();
+  Status get_ready();
 };
+
+Status Server::get_ready() {
+  cache = std::make_shared<Qcow2Cache>(config.cache_bytes);
+  return open_detached_header();
+}
 
 /* A detached header can be checked, and its passphrase with it, before nbdkit starts to serve. */
 Status Server::open_detached_header() {
@@ -72,7 +79,7 @@ int config_complete(nbdkit_next_config_complete* next, nbdkit_backend* nxdata) {
 }
 
 int get_ready(int /*thread_model*/) {
-  return guard_control("get_ready", [] { return server->open_detached_header(); });
+  return guard_control("get_ready", [] { return server->get_ready(); });
 }
 
 #ifdef HAVE_STRUCT_NBDKIT_FILTER_DUMP_PLUGIN

@@ -69,7 +69,7 @@ class Image::Opener {
   }
 
   Status open_qcow2_layer() {
-    auto format = open_qcow2(stack_.top(), options_.config.keyring, Qcow2Options{});
+    auto format = open_qcow2(stack_.top(), options_.config.keyring, {.cache = options_.cache, .read_only = read_only_});
     if (!format) return propagate(format);
     qcow2_encrypted_ = (*format)->encrypted();
     return add(std::move(*format));
@@ -89,7 +89,7 @@ class Image::Opener {
   }
 
   const ImageOptions& options_;
-  [[maybe_unused]] bool read_only_;
+  bool read_only_;
   /* Declared before the stack, whose layers borrow its formats. */
   std::unique_ptr<Image> image_{new Image};
   Stack stack_;

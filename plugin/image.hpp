@@ -22,6 +22,7 @@
 #include "base/block_device.hpp"
 #include "formats/format.hpp"
 #include "formats/luks_layer.hpp"
+#include "formats/qcow2_cache.hpp"
 #include "plugin/config.hpp"
 
 namespace qluks {
@@ -43,6 +44,7 @@ class Stack {
 struct ImageOptions {
   Config& config;
   const DetachedHeader* detached_header; /* null: none was given */
+  std::shared_ptr<Qcow2Cache> cache;
 };
 
 class Image {

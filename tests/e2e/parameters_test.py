@@ -135,7 +135,7 @@ class Probes(qluks.TestCase):
     def test_help_lists_every_parameter(self):
         text = self.probe("--help")
         for name in ("passphrase", "key-file", "key-file-offset", "key-file-size", "key-slot", "header", "layers",
-                     "engine"):
+                     "cache-size", "engine"):
             self.assertRegex(text, rf"(?m)^qluks-{name}=")
 
     def test_version_and_dump_plugin(self):
