@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Run the whole check on a fresh Debian of another release, and so under its nbdkit, QEMU and cryptsetup:
+#
+#   tests/in-chroot.sh SUITE [DIRECTORY]     SUITE: bookworm, trixie, sid, …
+#
+# As root, with debootstrap.  What is committed is tested.  A directory that is given is kept and used again.
+set -euo pipefail
+suite=${1:?usage: tests/in-chroot.sh SUITE [DIRECTORY]}
+root=${2:-}
+cd "$(dirname "$0")/.."
+mounted=()
+cleanup() {
+    for m in "${mounted[@]}"; do umount "$m"; done
+    [ -n "${2:-$root_given}" ] || rm -rf --one-file-system "$root"
+}
+root_given=$root
+[ -n "$root" ] || root=$(mktemp -d)
+trap cleanup EXIT
+
+if [ ! -x "$root/usr/bin/apt-get" ]; then debootstrap --variant=minbase "$suite" "$root"; fi
+for fs in proc dev; do
+    mountpoint -q "$root/$fs" && continue
+    case $fs in
+        proc) mount -t proc proc "$root/proc" ;;
+        dev) mount --bind /dev "$root/dev" ;;
+    esac
+    mounted+=("$root/$fs")
+done
+# The way to the package archive is this machine's.
+for f in /etc/resolv.conf /etc/apt/apt.conf.d; do [ ! -e $f ] || cp -aL $f "$root$(dirname $f)/"; done
+rm -rf "$root/qluks"
+mkdir "$root/qluks"
+git archive HEAD | tar -x -C "$root/qluks"
+chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 CXXFLAGS="${CXXFLAGS:-}" \
+    bash -c 'cd /qluks && ./bootstrap demo && ./bootstrap check'
