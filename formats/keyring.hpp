@@ -10,6 +10,7 @@
 #ifndef QLUKS_FORMATS_KEYRING_HPP
 #define QLUKS_FORMATS_KEYRING_HPP
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -20,14 +21,16 @@
 #include "base/block_device.hpp"
 #include "base/secure_buffer.hpp"
 #include "formats/luks_header.hpp"
+#include "formats/luks_kdf.hpp"
 
 namespace qluks {
 
 class Keyring {
  public:
-  /* Secrets are tried in the order in which they were added.  Not after the first unlock(). */
+  /* Secrets are tried in the order in which they were added.  Nothing here is called after the first unlock(). */
   void add_secret(SecureBuffer secret) { secrets_.push_back(std::move(secret)); }
   void use_only_slot(uint32_t slot) { only_slot_ = slot; }
+  void set_kdf_limits(const KdfLimits& limits) { kdf_limits_ = limits; }
 
   bool has_secrets() const noexcept { return !secrets_.empty(); }
 
@@ -37,13 +40,29 @@ class Keyring {
     SecureBuffer volume_key;
     uint32_t slot = 0;
   };
-  Result<std::shared_ptr<const Unlocked>> unlock(const LuksHeader& header, BlockDevice& device);
+  using Key = std::shared_ptr<const Unlocked>;
+  Result<Key> unlock(const LuksHeader& header, BlockDevice& device);
 
  private:
+  using Slots = std::vector<const LuksKeyslot*>;
+  using Materials = std::vector<std::vector<std::byte>>; /* of the slots, in their order */
+
+  Result<Slots> slots_to_try(const LuksHeader& header) const;
+  std::optional<Result<Key>> recall(const std::string& fingerprint);
+  void remember(const std::string& fingerprint, const Result<Key>& outcome);
+  Result<Key> derive(const LuksHeader& header, const Slots& slots, const Materials& materials);
+  std::string refusal(const LuksHeader& header, const Slots& slots, const std::string& failures) const;
+
   std::vector<SecureBuffer> secrets_;
   std::optional<uint32_t> only_slot_;
-  std::mutex mutex_;                                                  /* held while deriving; guards remembered_ */
-  std::map<std::string, std::shared_ptr<const Unlocked>> remembered_; /* by fingerprint; null: refused */
+  KdfLimits kdf_limits_;
+
+  std::mutex derivation_mutex_; /* held while deriving; guards kdf_meter_ */
+  KdfMeter kdf_meter_;
+
+  std::mutex memory_mutex_; /* guards what follows; never held while working */
+  std::map<std::string, Result<Key>> remembered_;
+  std::deque<std::string> oldest_first_;
 };
 
 } // namespace qluks

@@ -27,8 +27,8 @@ Result<std::vector<std::byte>> read_key_material(const LuksKeyslot& slot, BlockD
   if (!range_fits(slot.area_offset, length, header_device.size())) {
     return fail(Errc::out_of_bounds, "key slot " + std::to_string(slot.number) + ": " + std::to_string(length) +
                                          " bytes of key material at offset " + std::to_string(slot.area_offset) +
-                                         " end behind the device, which has " +
-                                         std::to_string(header_device.size()) + " bytes");
+                                         " end behind the device, which has " + std::to_string(header_device.size()) +
+                                         " bytes");
   }
   std::vector<std::byte> material(static_cast<size_t>(length));
   if (Status s = header_device.read(material, slot.area_offset); !s) return propagate(s);

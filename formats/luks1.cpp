@@ -47,16 +47,17 @@ Status check_strings(const Luks1PhdrOnDisk& phdr) {
 Result<const HashAlgorithm*> parse_hash(const Luks1PhdrOnDisk& phdr) {
   const std::string_view name = *terminated(phdr.hash_spec);
   const HashAlgorithm* hash = find_hash(name);
-  if (hash == nullptr) return fail(Errc::unsupported, "LUKS1 header: unknown hash " + quoted(name));
+  if (hash == nullptr) return fail(Errc::unsupported, "LUKS1 header: unknown hash " + in_quotes(name));
   if (hash->digest_bytes() < digest_bytes_min) {
-    return invalid("hash " + quoted(name) + " gives " + std::to_string(hash->digest_bytes()) +
+    return invalid("hash " + in_quotes(name) + " gives " + std::to_string(hash->digest_bytes()) +
                    " bytes, the least is 20");
   }
   return hash;
 }
 
 Result<CipherSpec> parse_cipher(const Luks1PhdrOnDisk& phdr) {
-  const std::string name = std::string(*terminated(phdr.cipher_name)) + "-" + std::string(*terminated(phdr.cipher_mode));
+  const std::string name =
+      std::string(*terminated(phdr.cipher_name)) + "-" + std::string(*terminated(phdr.cipher_mode));
   Result<CipherSpec> cipher = parse_cipher_spec(name);
   if (!cipher) return propagate(cipher, "LUKS1 header");
   if (!cipher->accepts_key_bytes(phdr.key_bytes)) {

@@ -21,8 +21,8 @@ inline constexpr uint32_t luks1_slot_active = 0x00ac71f3;
 inline constexpr uint32_t luks1_slot_inactive = 0x0000dead;
 
 struct Luks1KeyslotOnDisk {
-  be32 active;              /* one of the two values above */
-  be32 iterations;          /* of PBKDF2 from the passphrase to the keyslot key */
+  be32 active;     /* one of the two values above */
+  be32 iterations; /* of PBKDF2 from the passphrase to the keyslot key */
   std::array<std::byte, 32> salt;
   be32 key_material_offset; /* sectors from the start of the header */
   be32 stripes;             /* always 4000 */

@@ -78,7 +78,7 @@ Status refuse_requirements(const Luks2Metadata& metadata) {
   std::string names;
   bool reencryption = false;
   for (const std::string& name : metadata.requirements) {
-    names += (names.empty() ? "" : ", ") + quoted(name);
+    names += (names.empty() ? "" : ", ") + in_quotes(name);
     reencryption = reencryption || name.find("-reencrypt") != std::string::npos;
   }
   return unsupported("requirement " + names + " is not supported" +
@@ -95,10 +95,10 @@ Status refuse_segment(const Luks2Segment& segment) {
   const std::string where = "segment " + std::to_string(segment.number) + ": ";
   for (const std::string& flag : segment.flags) {
     if (flag == "in-reencryption" || flag.starts_with("backup-")) {
-      return unsupported(where + "flag " + quoted(flag) + " is not supported: a reencryption is in progress");
+      return unsupported(where + "flag " + in_quotes(flag) + " is not supported: a reencryption is in progress");
     }
   }
-  if (segment.type != "crypt") return unsupported(where + "type " + quoted(segment.type) + " is not supported");
+  if (segment.type != "crypt") return unsupported(where + "type " + in_quotes(segment.type) + " is not supported");
   if (segment.has_integrity) return unsupported(where + "integrity (dm-integrity or inline tags) is not supported");
   return ok();
 }
@@ -109,7 +109,8 @@ Status refuse_unsupported(const Luks2Metadata& metadata) {
     const std::string where = "key slot " + std::to_string(slot.number) + ": ";
     if (slot.type == "reencrypt") return unsupported(where + "type \"reencrypt\": a reencryption is in progress");
     if (is_null_cipher(slot.area.encryption)) {
-      return unsupported(where + "null cipher " + quoted(slot.area.encryption) + ": it would open with any passphrase");
+      return unsupported(where + "null cipher " + in_quotes(slot.area.encryption) +
+                         ": it would open with any passphrase");
     }
   }
   for (const Luks2Segment& segment : metadata.segments) {
@@ -172,7 +173,7 @@ Status set_payload(LuksHeader& header, const Luks2Segment& segment, HeaderPlace 
 
 Result<const HashAlgorithm*> parse_hash(const std::string& name, const std::string& where) {
   if (const HashAlgorithm* hash = find_hash(name)) return hash;
-  return unsupported(where + ": unknown hash " + quoted(name));
+  return unsupported(where + ": unknown hash " + in_quotes(name));
 }
 
 Result<std::vector<std::byte>> parse_salt(const std::string& text, const std::string& where) {
@@ -183,7 +184,7 @@ Result<std::vector<std::byte>> parse_salt(const std::string& text, const std::st
 
 Result<LuksDigest> decode_digest(const Luks2Digest& digest) {
   const std::string where = "digest " + std::to_string(digest.number);
-  if (digest.type != "pbkdf2") return unsupported(where + ": unknown type " + quoted(digest.type));
+  if (digest.type != "pbkdf2") return unsupported(where + ": unknown type " + in_quotes(digest.type));
   const auto hash = parse_hash(digest.hash, where);
   if (!hash) return tl::unexpected(hash.error());
   auto salt = parse_salt(digest.salt, where);
@@ -207,7 +208,7 @@ Status decode_kdf(const Luks2Kdf& kdf, LuksKeyslot& slot) {
     const auto type = kdf.type == "argon2i" ? Argon2Type::i : Argon2Type::id;
     slot.kdf = Argon2Params{type, {kdf.time, kdf.memory_kib, kdf.cpus}};
   } else {
-    return unsupported("kdf: unknown type " + quoted(kdf.type));
+    return unsupported("kdf: unknown type " + in_quotes(kdf.type));
   }
   auto salt = parse_salt(kdf.salt, "kdf");
   if (!salt) return propagate(salt);
@@ -256,9 +257,7 @@ const Luks2Digest& digest_of(const Luks2Keyslot& slot, const Luks2Metadata& meta
 }
 
 /* A slot whose digest does not list the payload's segment is "unbound": it holds some other key. */
-bool is_bound(const Luks2Digest& digest) {
-  return std::count(digest.segments.begin(), digest.segments.end(), 0U) != 0;
-}
+bool is_bound(const Luks2Digest& digest) { return std::count(digest.segments.begin(), digest.segments.end(), 0U) != 0; }
 
 void add_keyslot(LuksHeader& header, const Luks2Keyslot& slot, const Luks2Digest& digest) {
   Result<LuksKeyslot> decoded = decode_keyslot(slot, header.cipher);
@@ -277,7 +276,7 @@ void add_keyslots(LuksHeader& header, const Luks2Metadata& metadata) {
   std::stable_partition(slots.begin(), slots.end(), [](const auto& slot) { return slot.priority == priority_prefer; });
   for (const Luks2Keyslot& slot : slots) {
     if (slot.type != "luks2") {
-      header.skipped.push_back({slot.number, "unknown type " + quoted(slot.type)});
+      header.skipped.push_back({slot.number, "unknown type " + in_quotes(slot.type)});
       continue;
     }
     const Luks2Digest& digest = digest_of(slot, metadata);

@@ -36,7 +36,7 @@ Status check_checksum(Luks2HdrOnDisk hdr, std::span<const std::byte> bytes) {
   const auto name = terminated(hdr.checksum_alg);
   if (!name) return invalid("checksum_alg does not end within its 32 bytes");
   const HashAlgorithm* algorithm = find_hash(*name);
-  if (algorithm == nullptr) return invalid("unknown checksum_alg " + quoted(*name));
+  if (algorithm == nullptr) return invalid("unknown checksum_alg " + in_quotes(*name));
 
   const auto stored = hdr.checksum;
   hdr.checksum.fill(std::byte{0});

@@ -85,7 +85,7 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
     std::sort(names.begin(), names.end());
     const auto twice = std::adjacent_find(names.begin(), names.end());
     if (twice == names.end()) return true;
-    error = "member " + quoted(*twice) + " appears twice";
+    error = "member " + in_quotes(*twice) + " appears twice";
     return false;
   }
 
@@ -153,7 +153,7 @@ uint64_t JsonFields::decimal(std::string_view name) const {
   const auto* text = get<std::string>(name, "a string of decimal digits");
   uint64_t value = 0;
   if (text == nullptr || parse_decimal(*text, value)) return value;
-  refuse(name, quoted(*text) + " is not a decimal number of at most 64 bits");
+  refuse(name, in_quotes(*text) + " is not a decimal number of at most 64 bits");
   return 0;
 }
 
@@ -193,7 +193,7 @@ std::vector<std::pair<uint32_t, JsonFields>> JsonFields::numbered(std::string_vi
   for (const auto& [key, json] : *members) {
     uint64_t number = 0;
     if (!parse_decimal(key, number) || number >= limit || std::to_string(number) != key) {
-      refuse(name, "name " + quoted(key) + " is not a number below " + std::to_string(limit));
+      refuse(name, "name " + in_quotes(key) + " is not a number below " + std::to_string(limit));
       return {};
     }
     out.emplace_back(static_cast<uint32_t>(number), JsonFields(json, path_to(name) + "." + key, status_));

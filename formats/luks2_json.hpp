@@ -45,10 +45,10 @@ class JsonFields {
   bool failed() const noexcept { return !status_; }
   bool has(std::string_view name) const { return find(name) != nullptr; }
 
-  std::string string(std::string_view name) const;                /* not empty */
-  uint64_t decimal(std::string_view name) const;                  /* a string of decimal digits */
-  uint32_t integer(std::string_view name) const;                  /* 0 … 2^32 - 1 */
-  std::vector<std::string> strings(std::string_view name) const;  /* an array of strings */
+  std::string string(std::string_view name) const;               /* not empty */
+  uint64_t decimal(std::string_view name) const;                 /* a string of decimal digits */
+  uint32_t integer(std::string_view name) const;                 /* 0 … 2^32 - 1 */
+  std::vector<std::string> strings(std::string_view name) const; /* an array of strings */
   JsonFields object(std::string_view name) const;
   /* The members of an object whose names are numbers below `limit`, in the order of the text. */
   std::vector<std::pair<uint32_t, JsonFields>> numbered(std::string_view name, uint32_t limit) const;

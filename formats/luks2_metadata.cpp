@@ -28,13 +28,13 @@ void decode_config(const JsonFields& root, Luks2Metadata& metadata) {
   const JsonFields config = root.object("config");
   const uint64_t json_size = config.decimal("json_size");
   if (json_size != metadata.hdr_size - luks2_binary_bytes) {
-    config.refuse("json_size", std::to_string(json_size) + " does not fit the header's size " +
-                                   std::to_string(metadata.hdr_size));
+    config.refuse("json_size",
+                  std::to_string(json_size) + " does not fit the header's size " + std::to_string(metadata.hdr_size));
   }
   metadata.keyslots_size = config.decimal("keyslots_size");
   if (!is_aligned<uint64_t>(metadata.keyslots_size, 4096) || metadata.keyslots_size > keyslots_size_max) {
-    config.refuse("keyslots_size", std::to_string(metadata.keyslots_size) +
-                                       " is not a multiple of 4096, at most " + std::to_string(keyslots_size_max));
+    config.refuse("keyslots_size", std::to_string(metadata.keyslots_size) + " is not a multiple of 4096, at most " +
+                                       std::to_string(keyslots_size_max));
   }
   if (config.has("flags")) config.strings("flags");
   if (!config.has("requirements")) return;
@@ -71,12 +71,12 @@ Luks2Keyslot decode_keyslot(uint32_t number, const JsonFields& fields) {
   slot.area.size = area.decimal("size");
   if (slot.type != "luks2") return slot;
 
-  if (slot.area.type != "raw") area.refuse("type", quoted(slot.area.type) + " is not \"raw\"");
+  if (slot.area.type != "raw") area.refuse("type", in_quotes(slot.area.type) + " is not \"raw\"");
   slot.area.encryption = area.string("encryption");
   slot.area.key_size = area.integer("key_size");
   const JsonFields af = fields.object("af");
   const std::string af_type = af.string("type");
-  if (af_type != "luks1") af.refuse("type", quoted(af_type) + " is not \"luks1\"");
+  if (af_type != "luks1") af.refuse("type", in_quotes(af_type) + " is not \"luks1\"");
   if (af.integer("stripes") != 4000) af.refuse("stripes", "not 4000");
   slot.af_hash = af.string("hash");
   slot.kdf = decode_kdf(fields.object("kdf"));
@@ -112,8 +112,8 @@ Luks2Segment decode_segment(uint32_t number, const JsonFields& fields) {
     fields.refuse("size", std::to_string(*segment.size) + " is 0 or not a multiple of 512");
   }
   if (segment.size && !checked_add(segment.offset, *segment.size)) {
-    fields.refuse("size", std::to_string(*segment.size) + " from offset " + std::to_string(segment.offset) +
-                              " ends beyond 2^64");
+    fields.refuse(
+        "size", std::to_string(*segment.size) + " from offset " + std::to_string(segment.offset) + " ends beyond 2^64");
   }
   if (fields.has("flags")) segment.flags = fields.strings("flags");
   if (segment.type == "crypt") decode_crypt_segment(fields, segment);
@@ -126,10 +126,10 @@ std::vector<uint32_t> decode_references(const JsonFields& fields, std::string_vi
                                         const std::vector<Object>& objects) {
   std::vector<uint32_t> numbers;
   for (const std::string& text : fields.strings(name)) {
-    const auto named = std::find_if(objects.begin(), objects.end(),
-                                    [&](const Object& o) { return std::to_string(o.number) == text; });
+    const auto named =
+        std::find_if(objects.begin(), objects.end(), [&](const Object& o) { return std::to_string(o.number) == text; });
     if (named == objects.end()) {
-      fields.refuse(name, quoted(text) + " does not exist");
+      fields.refuse(name, in_quotes(text) + " does not exist");
       return {};
     }
     numbers.push_back(named->number);

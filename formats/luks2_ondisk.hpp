@@ -21,8 +21,8 @@ namespace qluks {
 inline constexpr std::array<char, 6> luks2_secondary_magic = {'S', 'K', 'U', 'L', '\xba', '\xbe'};
 
 /* The legal sizes of one copy, and so the nine places where a secondary one may be. */
-inline constexpr std::array<uint64_t, 9> luks2_hdr_sizes = {
-    16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20};
+inline constexpr std::array<uint64_t, 9> luks2_hdr_sizes = {16 << 10,  32 << 10, 64 << 10, 128 << 10, 256 << 10,
+                                                            512 << 10, 1 << 20,  2 << 20,  4 << 20};
 
 inline constexpr uint64_t luks2_binary_bytes = 4096;
 

@@ -21,7 +21,7 @@ std::string escaped(char c) {
 
 } // namespace
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string out = "\"";
   for (const char c : text.substr(0, quoted_chars_max)) out += is_plain(c) ? std::string(1, c) : escaped(c);
   out += text.size() > quoted_chars_max ? "...\"" : "\"";

@@ -13,7 +13,7 @@
 namespace qluks {
 
 /* The string in quotes, safe to print: one line, nothing but printable ASCII, cut when it is long. */
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 /* A field of fixed size that must hold a NUL; nullopt if it does not. */
 template <size_t N>

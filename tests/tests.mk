@@ -32,3 +32,8 @@ e2e_tests = \
 	$(END)
 TESTS += $(e2e_tests)
 EXTRA_DIST += $(e2e_tests) tests/support/qluks.py
+
+# Reads a LUKS volume through the layers, without nbdkit.
+check_PROGRAMS += read_device
+read_device_SOURCES = tests/support/read_device.cpp
+read_device_LDADD = libformats.la libsectorcrypto.la libbase.la

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "formats/keyring.hpp"
+
+#include <algorithm>
+
+#include "base/log.hpp"
+#include "formats/keyslot.hpp"
+#include "formats/luks_text.hpp"
+
+namespace qluks {
+
+namespace {
+
+/* Enough for every image of a server; an attacker who makes up headers does not fill our memory. */
+constexpr size_t remembered_max = 256;
+
+std::string volume_name(const LuksHeader& header) {
+  return "LUKS" + std::to_string(header.version) + " volume " + in_quotes(header.uuid);
+}
+
+std::string count_of(size_t n, const std::string& what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
+
+/* "key slot 3: unknown hash …; key slot 4: …" for the slots that could not be tried. */
+std::string skipped_slots(const LuksHeader& header, std::optional<uint32_t> only_slot) {
+  std::string text;
+  for (const LuksSkippedSlot& slot : header.skipped) {
+    if (only_slot && slot.number != *only_slot) continue;
+    text += "; key slot " + std::to_string(slot.number) + " is not tried: " + slot.reason;
+  }
+  return text;
+}
+
+std::string fingerprint_of(const LuksHeader& header, const std::vector<const LuksKeyslot*>& slots,
+                           const std::vector<std::vector<std::byte>>& materials) {
+  std::vector<Bytes> pieces = {header.fingerprint};
+  for (size_t i = 0; i < slots.size(); ++i) {
+    pieces.push_back(std::as_bytes(std::span(&slots[i]->number, 1)));
+    pieces.push_back(materials[i]);
+  }
+  const std::vector<std::byte> digest = luks_fingerprint(pieces);
+  return {reinterpret_cast<const char*>(digest.data()), digest.size()};
+}
+
+bool ends_in_newline(const SecureBuffer& secret) { return !secret.empty() && secret.span().back() == std::byte{'\n'}; }
+
+} // namespace
+
+Result<Keyring::Slots> Keyring::slots_to_try(const LuksHeader& header) const {
+  Slots slots;
+  for (const LuksKeyslot& slot : header.keyslots) {
+    if (only_slot_ ? slot.number == *only_slot_ : !slot.only_when_named) slots.push_back(&slot);
+  }
+  if (!slots.empty()) return slots;
+  const std::string skipped = skipped_slots(header, only_slot_);
+  const std::string what = only_slot_ ? ": key slot " + std::to_string(*only_slot_) + " holds no key of the payload"
+                                      : std::string(": no key slot can be tried");
+  return fail(skipped.empty() ? Errc::wrong_passphrase : Errc::unsupported, volume_name(header) + what + skipped);
+}
+
+Result<Keyring::Key> Keyring::unlock(const LuksHeader& header, BlockDevice& device) {
+  const auto slots = slots_to_try(header);
+  if (!slots) return tl::unexpected(slots.error());
+  if (secrets_.empty()) {
+    return fail(Errc::wrong_passphrase,
+                volume_name(header) + " needs a secret: use qluks-passphrase or qluks-key-file");
+  }
+  Materials materials;
+  for (const LuksKeyslot* slot : *slots) {
+    auto material = read_key_material(*slot, device);
+    if (!material) return propagate(material);
+    materials.push_back(std::move(*material));
+  }
+  const std::string fingerprint = fingerprint_of(header, *slots, materials);
+  if (auto known = recall(fingerprint)) return std::move(*known);
+
+  const std::lock_guard one_at_a_time(derivation_mutex_);
+  if (auto known = recall(fingerprint)) return std::move(*known);
+  Result<Key> outcome = derive(header, *slots, materials);
+  if (outcome || outcome.error().code == Errc::wrong_passphrase) remember(fingerprint, outcome);
+  return outcome;
+}
+
+std::optional<Result<Keyring::Key>> Keyring::recall(const std::string& fingerprint) {
+  const std::lock_guard lock(memory_mutex_);
+  const auto found = remembered_.find(fingerprint);
+  if (found == remembered_.end()) return std::nullopt;
+  return found->second;
+}
+
+void Keyring::remember(const std::string& fingerprint, const Result<Key>& outcome) {
+  const std::lock_guard lock(memory_mutex_);
+  if (oldest_first_.size() == remembered_max) {
+    remembered_.erase(oldest_first_.front());
+    oldest_first_.pop_front();
+  }
+  remembered_.emplace(fingerprint, outcome);
+  oldest_first_.push_back(fingerprint);
+}
+
+Result<Keyring::Key> Keyring::derive(const LuksHeader& header, const Slots& slots, const Materials& materials) {
+  if (Status s = kdf_meter_.check(header, slots, secrets_.size(), kdf_limits_); !s) {
+    return propagate(s, volume_name(header));
+  }
+  std::string failures;
+  size_t derivations = 0;
+  for (const SecureBuffer& secret : secrets_) {
+    for (size_t i = 0; i < slots.size(); ++i) {
+      const LuksKeyslot& slot = *slots[i];
+      ++derivations;
+      auto key = open_keyslot(slot, header.digests[slot.digest], materials[i], secret.span());
+      if (!key && key.error().code == Errc::no_memory) return propagate(key, volume_name(header));
+      if (!key) failures += "; key slot " + std::to_string(slot.number) + ": " + key.error().what;
+      if (!key || !*key) continue;
+      log_debug(volume_name(header) + ": key slot " + std::to_string(slot.number) + " (" + describe_kdf(slot) +
+                ") opened after " + count_of(derivations, "derivation"));
+      return std::make_shared<const Unlocked>(Unlocked{std::move(**key), slot.number});
+    }
+  }
+  log_debug(volume_name(header) + ": refused after " + count_of(derivations, "derivation"));
+  return fail(Errc::wrong_passphrase, refusal(header, slots, failures));
+}
+
+std::string Keyring::refusal(const LuksHeader& header, const Slots& slots, const std::string& failures) const {
+  std::string text = volume_name(header) + ": no key slot opens: " + count_of(secrets_.size(), "secret") +
+                     " tried on " + count_of(slots.size(), "key slot") + " (";
+  for (const LuksKeyslot* slot : slots) text += (slot == slots.front() ? "" : ", ") + std::to_string(slot->number);
+  text += ")" + failures + skipped_slots(header, only_slot_);
+  const auto newlines = std::count_if(secrets_.begin(), secrets_.end(), ends_in_newline);
+  if (newlines == 0) return text;
+  return text + (secrets_.size() == 1 ? "; the secret ends" : "; one of the secrets ends") +
+         " in a newline, which counts: write it with \"printf %s\" rather than \"echo\"";
+}
+
+} // namespace qluks

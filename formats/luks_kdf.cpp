@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "formats/luks_kdf.hpp"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+
+namespace qluks {
+
+namespace {
+
+/* Long enough to be measured, short enough that nobody waits for it. */
+constexpr double calibration_seconds = 0.003;
+constexpr Argon2Cost argon2_calibration = {1, 8 << 10, 1};
+
+/* More lanes than this do not make a derivation faster on any machine that we estimate for. */
+constexpr uint32_t argon2_calibrated_lanes_max = 4;
+
+/* Stand in for a secret and a salt while measuring; the time does not depend on them. */
+constexpr std::array<std::byte, 32> any_bytes{};
+
+template <class F>
+double measure(F&& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::string rounded(double seconds) { return std::to_string(static_cast<uint64_t>(std::ceil(seconds))); }
+
+Status check_memory(const LuksKeyslot& slot, const KdfLimits& limits) {
+  const auto* params = std::get_if<Argon2Params>(&slot.kdf);
+  if (params == nullptr || uint64_t{params->cost.memory_kib} * 1024 <= limits.memory_bytes) return ok();
+  return fail(Errc::unsupported, "key slot " + std::to_string(slot.number) + ": its key derivation takes " +
+                                     std::to_string(params->cost.memory_kib) + " KiB of memory, the limit is " +
+                                     std::to_string(limits.memory_bytes / 1024) +
+                                     " KiB: raise qluks-kdf-memory, or name another slot with qluks-key-slot");
+}
+
+} // namespace
+
+std::string describe_kdf(const LuksKeyslot& slot) {
+  if (const auto* params = std::get_if<Pbkdf2Params>(&slot.kdf)) {
+    return "pbkdf2-" + std::string(params->hash->name) + ", " + std::to_string(params->iterations) + " iterations";
+  }
+  const auto& [type, cost] = std::get<Argon2Params>(slot.kdf);
+  return std::string(type == Argon2Type::i ? "argon2i" : "argon2id") + ", time " + std::to_string(cost.time) +
+         ", memory " + std::to_string(cost.memory_kib) + " KiB, " + std::to_string(cost.lanes) + " cpus";
+}
+
+double KdfMeter::pbkdf2_seconds(const HashAlgorithm& hash, uint32_t iterations, size_t key_bytes) {
+  double& second = pbkdf2_second_[{&hash, key_bytes}];
+  std::vector<std::byte> key(key_bytes);
+  for (uint32_t n = 250; second == 0; n *= 2) {
+    const double taken = measure([&] { return bool{pbkdf2(hash, any_bytes, any_bytes, n, key)}; });
+    if (taken >= calibration_seconds) second = taken / n;
+  }
+  return second * iterations;
+}
+
+double KdfMeter::argon2_seconds(const Argon2Params& params) {
+  Argon2Cost cost = argon2_calibration;
+  cost.lanes = std::clamp(params.cost.lanes, 1U, argon2_calibrated_lanes_max);
+  double& second = argon2_second_[{params.type, cost.lanes}];
+  if (second == 0) {
+    std::array<std::byte, 32> key;
+    const double taken = measure([&] { return bool{argon2(params.type, any_bytes, any_bytes, cost, key)}; });
+    second = taken / cost.memory_kib;
+  }
+  return second * params.cost.memory_kib * params.cost.time;
+}
+
+double KdfMeter::seconds_of(const LuksKeyslot& slot, const LuksDigest& digest) {
+  const double verify = pbkdf2_seconds(*digest.hash, digest.iterations, digest.digest.size());
+  if (const auto* params = std::get_if<Argon2Params>(&slot.kdf)) return verify + argon2_seconds(*params);
+  const auto& params = std::get<Pbkdf2Params>(slot.kdf);
+  return verify + pbkdf2_seconds(*params.hash, params.iterations, slot.area_key_bytes);
+}
+
+Status KdfMeter::check(const LuksHeader& header, const std::vector<const LuksKeyslot*>& slots, size_t secrets,
+                       const KdfLimits& limits) {
+  double total = 0;
+  const LuksKeyslot* dearest = nullptr;
+  double dearest_seconds = -1;
+  for (const LuksKeyslot* slot : slots) {
+    if (Status s = check_memory(*slot, limits); !s) return s;
+    const double seconds = seconds_of(*slot, header.digests[slot->digest]);
+    total += seconds * static_cast<double>(secrets);
+    if (seconds <= dearest_seconds) continue;
+    dearest = slot;
+    dearest_seconds = seconds;
+  }
+  if (total <= limits.seconds) return ok();
+  return fail(Errc::unsupported,
+              "unlocking may take " + rounded(total) + " s (" + std::to_string(secrets) + " secrets on " +
+                  std::to_string(slots.size()) + " key slots, " + rounded(dearest_seconds) + " s for key slot " +
+                  std::to_string(dearest->number) + ": " + describe_kdf(*dearest) + "), the limit is " +
+                  std::to_string(limits.seconds) + " s: raise qluks-kdf-time, or name the slot with qluks-key-slot");
+}
+
+} // namespace qluks
