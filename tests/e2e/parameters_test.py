@@ -55,7 +55,7 @@ class Refused(qluks.TestCase):
         header = self.path("header")
         payload = self.luks2("payload", CONTENT, header=header)
         errors = self.refusal("file", payload, f"qluks-header={header}", "qluks-passphrase=wrong")
-        self.assertRegex(errors[0], rf"^qluks-header {header}: .*passphrase")
+        self.assertRegex(errors[0], rf"^qluks-header {header}: .*no key slot opens")
         errors = self.refusal("file", payload, f"qluks-header={payload}", PASS)
         self.assertRegex(errors[0], rf"^qluks-header {payload}: .*LUKS")
         with open(header, "r+b") as f:
@@ -87,11 +87,8 @@ class Secrets(qluks.TestCase):
 
     def test_key_file_counts_every_byte(self):
         secret = b"\x00binary\nkey\x00\xff\n"
-        image = self.write("image.luks", CONTENT)
-        os.truncate(image, len(CONTENT) + 32 * qluks.MIB)
         key = self.write("key", secret)
-        qluks.run("cryptsetup", "reencrypt", "--encrypt", "--type", "luks2", "--force-offline-reencrypt", "-q",
-                  "--reduce-device-size", "32M", *qluks.CHEAP_PBKDF2, "--key-file", key, image)
+        image = self.luks2("image.luks", CONTENT, key_file=key)
         self.assert_serves(CONTENT, "file", image, f"qluks-key-file={key}")
         inside = self.write("inside", b"12345" + secret + b"67890")
         self.assert_serves(CONTENT, "file", image, f"qluks-key-file={inside}", "qluks-key-file-offset=5",
@@ -107,7 +104,7 @@ class Secrets(qluks.TestCase):
         for _ in range(3):
             with self.assertRaises(qluks.nbd.Error):
                 server.connect()
-        self.assertRegex(server.errors()[0], "passphrase")
+        self.assertRegex(server.errors()[0], "no key slot opens")
 
     def test_trailing_newline_is_pointed_out(self):
         image = self.luks2("image.luks", CONTENT)
@@ -122,7 +119,7 @@ class Secrets(qluks.TestCase):
             server = self.server("file", image)
             with self.assertRaises(qluks.nbd.Error):
                 server.connect()
-            self.assertRegex(server.errors()[0], "qluks-passphrase=")
+            self.assertRegex(server.errors()[0], "qluks-passphrase")
 
 
 class Probes(qluks.TestCase):

@@ -142,7 +142,7 @@ class Connections(qluks.TestCase):
         for h in handles:
             self.assert_same(qluks.read_all(h), content)
             h.shutdown()
-        with server.connect("any other name") as h:
+        with server.connect("another-name") as h:
             self.assert_same(qluks.read_all(h), content)
         self.assertEqual(len(server.lines("qluks: .*key slot 0 .*opened|opened key slot 0")), 1, server.log())
 

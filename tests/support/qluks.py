@@ -8,6 +8,7 @@ sanitizer builds, the libraries that stock nbdkit has to preload in QLUKS_PRELOA
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,9 @@ FILTER = os.environ["QLUKS_FILTER"]
 PRELOAD = os.environ.get("QLUKS_PRELOAD", "")
 SECRET = "correct horse"
 MIB = 1 << 20
+
+# Half of what --reduce-device-size gives; the other half is for cryptsetup's own moving about.
+LUKS2_PAYLOAD_OFFSET = 16 * MIB
 
 # Iterations and memory so low that a test costs milliseconds; real costs have tests of their own.
 CHEAP_PBKDF2 = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]
@@ -79,9 +83,15 @@ class TestCase(unittest.TestCase):
 
     def refusal(self, *args, **kwargs):
         """What nbdkit says on standard error when it must not start."""
-        done = nbdkit(self.dir, *args, **kwargs)
-        self.assertEqual(done.returncode, 1, f"nbdkit started, or died: {done.stderr.decode()}")
-        return error_lines(done.stderr.decode())
+        directory = tempfile.mkdtemp(prefix="refused-", dir=self.dir)
+        log = os.path.join(directory, "log")
+        status, pid = nbdkit(directory, *args, log=log, **kwargs)
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+        with open(log, errors="replace") as f:
+            text = f.read()
+        self.assertEqual(status, 1, f"nbdkit started, or died: {text}")
+        return error_lines(text)
 
     def assert_serves(self, expected, *args, **kwargs):
         """Every byte, by one reader with plain requests and by nbdcopy, which uses extents and four connections."""
@@ -136,14 +146,16 @@ class TestCase(unittest.TestCase):
             f"driver=luks,file.filename={path},key-secret=s")
         return path
 
-    def luks2(self, name, content, *options, pbkdf=None, header=None):
+    def luks2(self, name, content, *options, pbkdf=None, header=None, key_file=None):
         """Header and payload by cryptsetup, which encrypts a plain file in place without dm-crypt."""
         path = self.write(name, content)
         where = ["--header", header] if header else ["--reduce-device-size", "32M"]
         if not header:
             os.truncate(path, len(content) + 32 * MIB)
         run("cryptsetup", "reencrypt", "--encrypt", "--type", "luks2", "--force-offline-reencrypt", "-q",
-            *where, *(pbkdf or CHEAP_PBKDF2), "--key-file", self.secret_file(), *options, path)
+            *where, *(pbkdf or CHEAP_PBKDF2), "--key-file", key_file or self.secret_file(), *options, path)
+        if not header:
+            os.truncate(path, LUKS2_PAYLOAD_OFFSET + len(content))
         return path
 
     def secret_file(self, content=SECRET.encode()):
@@ -182,25 +194,26 @@ def environment():
     return env
 
 
-def nbdkit(directory, *args, filters=(), options=(), check_only=True, log=None, stdin=None):
-    """Start nbdkit.  It returns when it serves in the background, or has failed."""
+def nbdkit(directory, *args, filters=(), options=(), log=None, stdin=None):
+    """Start nbdkit.  It returns when it serves in the background, or has failed; (exit status, pid)."""
     socket = os.path.join(directory, "sock")
     pidfile = os.path.join(directory, "pid")
-    for stale in (socket, pidfile):
-        if os.path.exists(stale):
-            os.unlink(stale)
+    # The server writes its pid just before it accepts clients: a FIFO makes that something to wait for.
+    os.mkfifo(pidfile)
+    fifo = os.open(pidfile, os.O_RDONLY | os.O_NONBLOCK)
     command = ["nbdkit", "-U", socket, "-P", pidfile, "--log=stderr", *options, f"--filter={FILTER}"]
     command += [f"--filter={f}" for f in filters] + [str(a) for a in args]
-    if log is None:
-        done = subprocess.run(command, capture_output=True, env=environment(), stdin=stdin)
-    else:
-        # A file, not a pipe: the server keeps it open.
+    try:
+        # The log is a file, not a pipe: the server keeps it open.
         with open(log, "wb") as f:
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=f, env=environment(), stdin=stdin)
-    if log is None and done.returncode == 0 and os.path.exists(pidfile):
-        with open(pidfile) as f:
-            os.kill(int(f.read()), signal.SIGTERM)
-    return done
+            status = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=f, env=environment(), stdin=stdin)
+        if status.returncode != 0:
+            return status.returncode, None
+        if not select.select([fifo], [], [], 60)[0]:
+            raise AssertionError("nbdkit did not write its pid within a minute")
+        return 0, int(os.read(fifo, 100))
+    finally:
+        os.close(fifo)
 
 
 def error_lines(text):
@@ -213,11 +226,10 @@ class Server:
     def __init__(self, directory, *args, filters=(), options=(), stdin=None):
         self.dir = tempfile.mkdtemp(prefix="server-", dir=directory)
         self.log_path = os.path.join(self.dir, "log")
-        done = nbdkit(self.dir, *args, filters=filters, options=("-v", *options), log=self.log_path, stdin=stdin)
-        if done.returncode != 0:
+        status, self.pid = nbdkit(self.dir, *args, filters=filters, options=("-v", *options), log=self.log_path,
+                                  stdin=stdin)
+        if status != 0:
             raise AssertionError(f"nbdkit did not start:\n{self.log()}")
-        with open(os.path.join(self.dir, "pid")) as f:
-            self.pid = int(f.read())
 
     def uri(self, export=""):
         return f"nbd+unix:///{export}?socket={self.dir}/sock"
@@ -254,6 +266,7 @@ class Connection:
         self.h = nbd.NBD()
         if extents:
             self.h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+        self.h.set_full_info(True)
         self.h.connect_uri(uri)
 
     def __enter__(self):
