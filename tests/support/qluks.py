@@ -250,9 +250,13 @@ class Server:
     def stop(self):
         if self.pid is None:
             return
+        process = os.pidfd_open(self.pid)
         os.kill(self.pid, signal.SIGTERM)
-        run("tail", f"--pid={self.pid}", "-f", "/dev/null")
+        ended = select.select([process], [], [], 60)[0]
+        os.close(process)
         self.pid = None
+        if not ended:
+            raise AssertionError("the server did not end within a minute of SIGTERM")
         report = re.search(r"(ERROR: \w+Sanitizer|runtime error:|WARNING: ThreadSanitizer|Assertion .* failed).*",
                            self.log())
         if report:
