@@ -22,3 +22,17 @@ libsectorcrypto_la_SOURCES = \
 	crypto/xts_nettle.cpp \
 	$(END)
 libsectorcrypto_la_LIBADD = $(NETTLE_LIBS) $(ARGON2_LIBS)
+if X86_64
+libsectorcrypto_la_SOURCES += \
+	crypto/aes_key_aesni.cpp \
+	crypto/isa.hpp \
+	crypto/kernel_aesni.cpp \
+	crypto/kernel_vaes256.cpp \
+	crypto/kernel_vaes512.cpp \
+	crypto/kernel_x86.hpp \
+	crypto/vector_cbc.hpp \
+	crypto/vector_iv.hpp \
+	crypto/vector_xts.hpp \
+	$(END)
+endif
+libsectorcrypto_la_LIBADD = libbase.la $(NETTLE_LIBS) $(ARGON2_LIBS)

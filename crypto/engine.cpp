@@ -8,6 +8,9 @@
 #include "base/log.hpp"
 #include "crypto/kernel.hpp"
 #include "crypto/kernel_nettle.hpp"
+#if defined(__x86_64__)
+#include "crypto/kernel_x86.hpp"
+#endif
 
 namespace qluks {
 
@@ -35,8 +38,18 @@ std::atomic<const Kernel*> forced_kernel{nullptr};
 
 std::span<const Kernel> kernels() noexcept {
   static constexpr Kernel all[] = {
-      {"nettle", [](const CpuFeatures&) noexcept { return true; }, [](const CpuFeatures&) noexcept { return 0; },
-       expand_key_nettle, xts_encrypt_nettle, xts_decrypt_nettle, cbc_encrypt_nettle, cbc_decrypt_nettle},
+#if defined(__x86_64__)
+    {"vaes512", [](const CpuFeatures& cpu) noexcept { return cpu.aes && cpu.vaes && cpu.vpclmulqdq && cpu.avx512; },
+     [](const CpuFeatures& cpu) noexcept { return cpu.slow_zmm ? 25 : 40; }, expand_key_aesni, xts_encrypt_vaes512,
+     xts_decrypt_vaes512, cbc_encrypt_vaes512, cbc_decrypt_vaes512},
+    {"vaes256", [](const CpuFeatures& cpu) noexcept { return cpu.aes && cpu.vaes && cpu.vpclmulqdq && cpu.avx2; },
+     [](const CpuFeatures&) noexcept { return 30; }, expand_key_aesni, xts_encrypt_vaes256, xts_decrypt_vaes256,
+     cbc_encrypt_vaes256, cbc_decrypt_vaes256},
+    {"aesni", [](const CpuFeatures& cpu) noexcept { return cpu.aes; }, [](const CpuFeatures&) noexcept { return 20; },
+     expand_key_aesni, xts_encrypt_aesni, xts_decrypt_aesni, cbc_encrypt_aesni, cbc_decrypt_aesni},
+#endif
+    {"nettle", [](const CpuFeatures&) noexcept { return true; }, [](const CpuFeatures&) noexcept { return 0; },
+     expand_key_nettle, xts_encrypt_nettle, xts_decrypt_nettle, cbc_encrypt_nettle, cbc_decrypt_nettle},
   };
   return all;
 }

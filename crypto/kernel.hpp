@@ -90,6 +90,11 @@ struct SectorRun {
 
   /* How far apart the numbers of neighbours are. */
   uint64_t step() const noexcept { return sector_size / 512; }
+
+  /* `n` sectors from the i-th. */
+  SectorRun part(size_t i, size_t n) const noexcept {
+    return {first + i * step(), sector_size, n, in + i * sector_size, out + i * sector_size};
+  }
 };
 
 using SectorFn = void(const SectorKeys& keys, const SectorRun& run) noexcept;
