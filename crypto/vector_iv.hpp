@@ -56,6 +56,7 @@ struct LocalKeys {
   Vector key[Rounds + 1];
 
   QLUKS_STEP explicit LocalKeys(const RoundKeys& schedule) noexcept {
+#pragma GCC unroll 16
     for (unsigned r = 0; r <= Rounds; ++r) key[r] = Vector::load(schedule.key[r]);
   }
 };
@@ -72,6 +73,7 @@ QLUKS_STEP void middle_rounds(Vector (&x)[N], const LocalKeys<Rounds>& keys) noe
 
 QLUKS_STEP void prefetch_group(const std::byte* in) noexcept {
   constexpr size_t line_bytes = 64;
+#pragma GCC unroll 16
   for (size_t at = 0; at < group_bytes; at += line_bytes) __builtin_prefetch(in + prefetch_bytes + at);
 }
 

@@ -59,18 +59,36 @@ QLUKS_STEP Vector next_group(Vector t, Vector poly) noexcept {
   return Vector::shift_left<bytes>(t) ^ Vector::multiply_low(Vector::shift_right<16 - bytes>(t), poly);
 }
 
+/* The tweaks of a group. */
+struct Tweaks {
+  Vector t[Vector::in_flight];
+
+  QLUKS_STEP Tweaks(Vector first, Vector poly) noexcept {
+#pragma GCC unroll 16
+    for (size_t i = 0; i < Vector::in_flight; ++i) {
+      const auto* power = reinterpret_cast<const std::byte*>(powers_of_x.power[i * Vector::lanes]);
+      t[i] = multiply_by_power(first, Vector::load(power), poly);
+    }
+  }
+
+  QLUKS_STEP void advance(Vector poly) noexcept {
+#pragma GCC unroll 16
+    for (size_t i = 0; i < Vector::in_flight; ++i) t[i] = next_group(t[i], poly);
+  }
+};
+
 template <Direction D, unsigned Rounds>
-QLUKS_STEP void xts_group(const LocalKeys<Rounds>& keys, const Vector (&t)[Vector::in_flight], const std::byte* in,
+QLUKS_STEP void xts_group(const LocalKeys<Rounds>& keys, const Tweaks& tweaks, const std::byte* in,
                           std::byte* out) noexcept {
   Vector x[Vector::in_flight];
 #pragma GCC unroll 16
   for (size_t i = 0; i < Vector::in_flight; ++i) {
-    x[i] = Vector::xor3(Vector::load(in + i * vector_bytes), t[i], keys.key[0]);
+    x[i] = Vector::xor3(Vector::load(in + i * vector_bytes), tweaks.t[i], keys.key[0]);
   }
   middle_rounds<D>(x, keys);
 #pragma GCC unroll 16
   for (size_t i = 0; i < Vector::in_flight; ++i) {
-    aes_last_round<D>(x[i], keys.key[Rounds] ^ t[i]).store(out + i * vector_bytes);
+    aes_last_round<D>(x[i], keys.key[Rounds] ^ tweaks.t[i]).store(out + i * vector_bytes);
   }
 }
 
@@ -78,20 +96,13 @@ template <Direction D, unsigned Rounds>
 QLUKS_STEP void xts_sector(const LocalKeys<Rounds>& keys, const std::byte* tweak, size_t sector_size,
                            const std::byte* in, std::byte* out) noexcept {
   const Vector poly = load_constant(reduction);
-  const Vector first = Vector::broadcast(tweak);
-  Vector t[Vector::in_flight];
-#pragma GCC unroll 16
-  for (size_t i = 0; i < Vector::in_flight; ++i) {
-    const auto* power = reinterpret_cast<const std::byte*>(powers_of_x.power[i * Vector::lanes]);
-    t[i] = multiply_by_power(first, Vector::load(power), poly);
-  }
+  Tweaks tweaks(Vector::broadcast(tweak), poly);
   for (size_t at = 0;;) {
     prefetch_group(in + at);
-    xts_group<D>(keys, t, in + at, out + at);
+    xts_group<D>(keys, tweaks, in + at, out + at);
     at += group_bytes;
     if (at == sector_size) break;
-#pragma GCC unroll 16
-    for (size_t i = 0; i < Vector::in_flight; ++i) t[i] = next_group(t[i], poly);
+    tweaks.advance(poly);
   }
 }
 
