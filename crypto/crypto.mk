@@ -19,6 +19,7 @@ libsectorcrypto_la_SOURCES = \
 	crypto/pbkdf2.cpp \
 	crypto/sector_cipher.cpp \
 	crypto/sector_cipher.hpp \
+	crypto/self_test.cpp \
 	crypto/xts_nettle.cpp \
 	$(END)
 libsectorcrypto_la_LIBADD = $(NETTLE_LIBS) $(ARGON2_LIBS)

@@ -16,7 +16,7 @@ std::vector<std::string_view> available_engines();
 /* "auto" or a name; anything else is an error that lists the available ones.  Call before any cipher is made. */
 Status choose_engine(std::string_view name);
 
-/* The kernel that a new AES-XTS cipher would get. */
+/* The kernel that a new cipher would get; "none" when no kernel passes its self-test. */
 std::string_view chosen_engine();
 
 } // namespace qluks

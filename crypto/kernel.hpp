@@ -117,11 +117,11 @@ std::span<const Kernel> kernels() noexcept;
 /* Does it turn known sectors into known cipher text and back, with every key size and mode? */
 bool passes_self_test(const Kernel& kernel);
 
-/* Those that `cpu` supports, best first.  The last is nettle's, which needs nothing. */
+/* Those that `cpu` supports, best first. */
 std::vector<const Kernel*> ranked_kernels(const CpuFeatures& cpu);
 
-/* The one that new ciphers get. */
-const Kernel& chosen_kernel();
+/* The one that new ciphers get; nullptr if not even nettle's passes its self-test. */
+const Kernel* chosen_kernel();
 
 /* A cipher on a certain kernel, which this CPU must support. */
 Result<std::shared_ptr<const SectorCipher>> make_sector_cipher(const Kernel& kernel, const CipherSpec& spec,

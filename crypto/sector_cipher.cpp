@@ -5,7 +5,6 @@
 #include <new>
 #include <string>
 
-#include "base/log.hpp"
 #include "base/secure_buffer.hpp"
 #include "crypto/kernel.hpp"
 
@@ -94,7 +93,9 @@ Result<std::shared_ptr<const SectorCipher>> make_sector_cipher(const Kernel& ker
 }
 
 Result<std::shared_ptr<const SectorCipher>> make_sector_cipher(const CipherSpec& spec, Bytes key, size_t sector_size) {
-  return make_sector_cipher(chosen_kernel(), spec, key, sector_size);
+  const Kernel* kernel = chosen_kernel();
+  if (kernel == nullptr) return fail(Errc::unsupported, "no AES engine passes its self-test on this machine");
+  return make_sector_cipher(*kernel, spec, key, sector_size);
 }
 
 } // namespace qluks
