@@ -31,6 +31,8 @@ libsectorcrypto_la_SOURCES += \
 	crypto/kernel_vaes256.cpp \
 	crypto/kernel_vaes512.cpp \
 	crypto/kernel_x86.hpp \
+	crypto/pbkdf2_shani.cpp \
+	crypto/pbkdf2_shani.hpp \
 	crypto/vector_cbc.hpp \
 	crypto/vector_iv.hpp \
 	crypto/vector_xts.hpp \

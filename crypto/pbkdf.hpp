@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/result.hpp"
+#include "crypto/cpu.hpp"
 #include "crypto/hash.hpp"
 
 namespace qluks {
@@ -15,6 +16,10 @@ using Bytes = std::span<const std::byte>;
 
 /* PBKDF2-HMAC.  `iterations` >= 1; `out` may be of any length.  Fails only on a zero iteration count. */
 Status pbkdf2(const HashAlgorithm& hash, Bytes secret, Bytes salt, uint32_t iterations, std::span<std::byte> out);
+
+/* The same with no more instructions than those of `cpu`: for tests and benchmarks. */
+Status pbkdf2(const CpuFeatures& cpu, const HashAlgorithm& hash, Bytes secret, Bytes salt, uint32_t iterations,
+              std::span<std::byte> out);
 
 enum class Argon2Type : uint8_t { i, id };
 

@@ -8,14 +8,20 @@
  * rather than four.
  */
 #include <nettle/nettle-meta.h>
+#include <nettle/sha2.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
+#include <iterator>
 #include <new>
 
 #include "base/secure_buffer.hpp"
 #include "base/wire.hpp"
 #include "crypto/pbkdf.hpp"
+#if defined(__x86_64__)
+#include "crypto/pbkdf2_shani.hpp"
+#endif
 
 namespace qluks {
 
@@ -31,12 +37,18 @@ struct HmacMemory {
   alignas(16) uint8_t running[hash_state_bytes_max];
   uint8_t key_block[block_bytes_max];
   uint8_t u[digest_bytes_max];
-  uint8_t sum[digest_bytes_max];
 };
 
-class Pbkdf2 {
+struct Derivation {
+  const HashAlgorithm& hash;
+  Bytes salt;
+  uint32_t iterations;
+  std::span<std::byte> out;
+};
+
+class Hmac {
  public:
-  Pbkdf2(const nettle_hash& hash, Bytes secret)
+  Hmac(const nettle_hash& hash, Bytes secret)
       : hash_(hash), buffer_(sizeof(HmacMemory)), m_(*new (buffer_.data()) HmacMemory) {
     if (secret.size() > hash_.block_size) {
       hash_.init(m_.running);
@@ -49,21 +61,24 @@ class Pbkdf2 {
     start_midstate(m_.outer, 0x5c);
   }
 
-  /* Output block `index`, counted from 1. */
-  void derive_block(Bytes salt, uint32_t index, uint32_t iterations, std::span<std::byte> out) noexcept {
+  const uint8_t* inner() const noexcept { return m_.inner; }
+  const uint8_t* outer() const noexcept { return m_.outer; }
+  const uint8_t* u() const noexcept { return m_.u; }
+
+  /* The first U of output block `index`, counted from 1. */
+  void start_block(Bytes salt, uint32_t index) noexcept {
     const be32 index_be = index;
     std::memcpy(m_.running, m_.inner, hash_.context_size);
     hash_.update(m_.running, salt.size(), reinterpret_cast<const uint8_t*>(salt.data()));
     hash_.update(m_.running, sizeof index_be, reinterpret_cast<const uint8_t*>(&index_be));
-    finish_hmac();
-    std::memcpy(m_.sum, m_.u, sizeof m_.sum);
-    for (uint32_t i = 1; i < iterations; ++i) {
-      std::memcpy(m_.running, m_.inner, hash_.context_size);
-      hash_.update(m_.running, hash_.digest_size, m_.u);
-      finish_hmac();
-      for (size_t j = 0; j < sizeof m_.sum; ++j) m_.sum[j] ^= m_.u[j];
-    }
-    std::memcpy(out.data(), m_.sum, out.size());
+    finish();
+  }
+
+  /* The next U from the last. */
+  void step() noexcept {
+    std::memcpy(m_.running, m_.inner, hash_.context_size);
+    hash_.update(m_.running, hash_.digest_size, m_.u);
+    finish();
   }
 
  private:
@@ -75,7 +90,7 @@ class Pbkdf2 {
   }
 
   /* The message has gone into `running`: its HMAC becomes `u`. */
-  void finish_hmac() noexcept {
+  void finish() noexcept {
     hash_.digest(m_.running, hash_.digest_size, m_.u);
     std::memcpy(m_.running, m_.outer, hash_.context_size);
     hash_.update(m_.running, hash_.digest_size, m_.u);
@@ -87,17 +102,84 @@ class Pbkdf2 {
   HmacMemory& m_;
 };
 
+/* Any hash, one output block after the other, summed up in `out` itself. */
+void derive_generic(Hmac& hmac, const Derivation& d) noexcept {
+  const size_t digest_bytes = d.hash.digest_bytes();
+  for (size_t at = 0, index = 1; at < d.out.size(); at += digest_bytes, ++index) {
+    const std::span<std::byte> block = d.out.subspan(at, std::min(digest_bytes, d.out.size() - at));
+    hmac.start_block(d.salt, static_cast<uint32_t>(index));
+    std::memcpy(block.data(), hmac.u(), block.size());
+    for (uint32_t i = 1; i < d.iterations; ++i) {
+      hmac.step();
+      for (size_t j = 0; j < block.size(); ++j) block[j] ^= static_cast<std::byte>(hmac.u()[j]);
+    }
+  }
+}
+
+#if defined(__x86_64__)
+
+Sha256Words midstate_words(const uint8_t* nettle_state) noexcept {
+  Sha256Words words;
+  static_assert(sizeof(sha256_ctx::state) == sizeof words.word);
+  std::memcpy(words.word, nettle_state + offsetof(sha256_ctx, state), sizeof words.word);
+  return words;
+}
+
+Sha256Words digest_words(const uint8_t* digest) noexcept {
+  be32 fields[8];
+  std::memcpy(fields, digest, sizeof fields);
+  Sha256Words words;
+  std::copy(std::begin(fields), std::end(fields), words.word);
+  return words;
+}
+
+/* SHA-256 by SHA-NI, output blocks in pairs. */
+void derive_sha256_shani(Hmac& hmac, const Derivation& d) {
+  struct Memory {
+    HmacSha256Midstates midstates;
+    Sha256Chain chains[2];
+    be32 digests[2][8];
+  };
+  SecureBuffer buffer(sizeof(Memory));
+  Memory& m = *new (buffer.data()) Memory;
+  m.midstates = {midstate_words(hmac.inner()), midstate_words(hmac.outer())};
+  for (size_t at = 0, index = 1; at < d.out.size(); at += sizeof m.digests, index += 2) {
+    const std::span<std::byte> blocks = d.out.subspan(at, std::min(sizeof m.digests, d.out.size() - at));
+    for (size_t i = 0; i < 2; ++i) {
+      hmac.start_block(d.salt, static_cast<uint32_t>(index + i));
+      m.chains[i].u = m.chains[i].sum = digest_words(hmac.u());
+    }
+    iterate_shani(m.midstates, std::span(m.chains, blocks.size() > sizeof m.digests[0] ? 2 : 1), d.iterations - 1);
+    for (size_t i = 0; i < 2; ++i) {
+      std::copy(std::begin(m.chains[i].sum.word), std::end(m.chains[i].sum.word), m.digests[i]);
+    }
+    std::memcpy(blocks.data(), m.digests, blocks.size());
+  }
+}
+
+#endif
+
 } // namespace
 
-Status pbkdf2(const HashAlgorithm& hash, Bytes secret, Bytes salt, uint32_t iterations, std::span<std::byte> out) {
+Status pbkdf2(const CpuFeatures& cpu, const HashAlgorithm& hash, Bytes secret, Bytes salt, uint32_t iterations,
+              std::span<std::byte> out) {
   if (iterations == 0) return fail(Errc::invalid_format, "pbkdf2: 0 iterations: at least 1 is needed");
-  Pbkdf2 kdf(*hash.nettle, secret);
-  for (uint32_t index = 1; !out.empty(); ++index) {
-    const size_t n = std::min(out.size(), hash.digest_bytes());
-    kdf.derive_block(salt, index, iterations, out.first(n));
-    out = out.subspan(n);
+  Hmac hmac(*hash.nettle, secret);
+  const Derivation derivation{hash, salt, iterations, out};
+#if defined(__x86_64__)
+  if (hash.nettle == &nettle_sha256 && cpu.sha) {
+    derive_sha256_shani(hmac, derivation);
+    return ok();
   }
+#else
+  static_cast<void>(cpu);
+#endif
+  derive_generic(hmac, derivation);
   return ok();
+}
+
+Status pbkdf2(const HashAlgorithm& hash, Bytes secret, Bytes salt, uint32_t iterations, std::span<std::byte> out) {
+  return pbkdf2(this_cpu(), hash, secret, salt, iterations, out);
 }
 
 } // namespace qluks
