@@ -38,4 +38,3 @@ libsectorcrypto_la_SOURCES += \
 	crypto/vector_xts.hpp \
 	$(END)
 endif
-libsectorcrypto_la_LIBADD = libbase.la $(NETTLE_LIBS) $(ARGON2_LIBS)

@@ -11,7 +11,31 @@ base_test_SOURCES = \
 base_test_CPPFLAGS = $(unit_cppflags)
 base_test_LDADD = libbase.la $(GTEST_LIBS)
 TESTS += base_test
+
+check_PROGRAMS += crypto_test
+crypto_test_SOURCES = \
+	tests/support/guarded.hpp \
+	tests/support/nettle_reference.hpp \
+	tests/support/vectors.hpp \
+	tests/unit/crypto_engine_test.cpp \
+	tests/unit/crypto_kernels_test.cpp \
+	tests/unit/crypto_pbkdf_test.cpp \
+	tests/unit/crypto_spec_test.cpp \
+	$(END)
+crypto_test_CPPFLAGS = $(unit_cppflags)
+crypto_test_LDADD = libsectorcrypto.la libbase.la $(GTEST_LIBS) $(NETTLE_LIBS)
+TESTS += crypto_test
 endif
+
+EXTRA_DIST += \
+	tests/vectors/aes_cbc.vec \
+	tests/vectors/aes_xts.vec \
+	tests/vectors/argon2.vec \
+	tests/vectors/hash.vec \
+	tests/vectors/make_sectors.py \
+	tests/vectors/pbkdf2.vec \
+	tests/vectors/sectors.vec \
+	$(END)
 
 # End to end: real nbdkit, qemu-img, cryptsetup and libnbd.  The Python is the system's, which has python3-libnbd.
 TEST_EXTENSIONS = .py .sh

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Names and limits: what is accepted, and what is refused in which words. */
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <new>
+
+#include "crypto/cipher_spec.hpp"
+#include "crypto/sector_cipher.hpp"
+#include "tests/support/vectors.hpp"
+
+namespace qluks {
+namespace {
+
+TEST(CipherSpec, NamesOfDmCryptAreKnown) {
+  for (const std::string_view name :
+       {"aes-xts-plain", "aes-xts-plain64", "aes-xts-plain64be", "aes-xts-essiv:sha256", "aes-cbc-plain",
+        "aes-cbc-plain64", "aes-cbc-plain64be", "aes-cbc-essiv:sha256"}) {
+    const auto spec = parse_cipher_spec(name);
+    ASSERT_TRUE(spec) << name;
+    EXPECT_EQ(spec->name(), name);
+  }
+}
+
+TEST(CipherSpec, RefusalNamesTheUnknownPart) {
+  struct Case {
+    std::string_view text, part;
+  };
+  const Case cases[] = {
+      {"", "cipher \"\""},
+      {"aes", "mode \"\""},
+      {"aes-xts", "iv \"\""},
+      {"AES-xts-plain64", "cipher \"AES\""},
+      {"twofish-xts-plain64", "cipher \"twofish\""},
+      {"cipher_null-ecb", "null cipher"},
+      {"null-xts-plain64", "null cipher"},
+      {"capi:xts(aes)-plain64", "capi:"},
+      {"aes-ctr-plain64", "mode \"ctr\""},
+      {"aes-xts-plain64 ", "iv \"plain64 \""},
+      {"aes-xts-random", "iv \"random\""},
+      {"aes-xts-plain64:sha256", "iv option \"sha256\""},
+      {"aes-xts-plain64:", "iv option \"\""},
+      {"aes:64-cbc-lmk", "cipher \"aes:64\""},
+      {"aes-cbc-essiv", "essiv hash \"\""},
+      {"aes-cbc-essiv:", "essiv hash \"\""},
+      {"aes-cbc-essiv:whirlpool", "essiv hash \"whirlpool\""},
+      {"aes-cbc-essiv:sha256:x", "essiv hash \"sha256:x\""},
+      {"aes-xts-plain64-", "iv \"plain64-\""},
+  };
+  for (const Case& c : cases) {
+    const auto spec = parse_cipher_spec(c.text);
+    ASSERT_FALSE(spec) << c.text;
+    EXPECT_EQ(spec.error().code, Errc::unsupported);
+    EXPECT_NE(spec.error().what.find(c.part), std::string::npos) << spec.error().what;
+  }
+}
+
+TEST(CipherSpec, ErrorHoldsNoControlCharacterOfAHeader) {
+  const auto spec = parse_cipher_spec(std::string("a\n\x1b\0es-xts-plain64", 17) + std::string(1000, 'x'));
+  ASSERT_FALSE(spec);
+  EXPECT_LT(spec.error().what.size(), 400U);
+  for (const char c : spec.error().what) EXPECT_FALSE(c >= 0 && c < ' ');
+}
+
+TEST(CipherSpec, KeyOfXtsIsTwoKeys) {
+  const auto xts = parse_cipher_spec("aes-xts-plain64");
+  const auto cbc = parse_cipher_spec("aes-cbc-plain64");
+  for (size_t bytes = 0; bytes <= 130; ++bytes) {
+    EXPECT_EQ(xts->accepts_key_bytes(bytes), bytes == 32 || bytes == 48 || bytes == 64) << bytes;
+    EXPECT_EQ(cbc->accepts_key_bytes(bytes), bytes == 16 || bytes == 24 || bytes == 32) << bytes;
+  }
+}
+
+Errc refusal(std::string_view name, size_t key_bytes, size_t sector_size) {
+  const auto spec = parse_cipher_spec(name);
+  const auto cipher = make_sector_cipher(*spec, std::vector<std::byte>(key_bytes), sector_size);
+  EXPECT_FALSE(cipher) << name;
+  return cipher ? Errc::io : cipher.error().code;
+}
+
+TEST(SectorCipher, RefusesWhatTheCipherDoesNotTake) {
+  EXPECT_EQ(refusal("aes-xts-plain64", 16, 512), Errc::unsupported);
+  EXPECT_EQ(refusal("aes-xts-plain64", 63, 512), Errc::unsupported);
+  EXPECT_EQ(refusal("aes-cbc-plain64", 64, 512), Errc::unsupported);
+  EXPECT_EQ(refusal("aes-xts-plain64", 64, 0), Errc::unsupported);
+  EXPECT_EQ(refusal("aes-xts-plain64", 64, 256), Errc::unsupported);
+  EXPECT_EQ(refusal("aes-xts-plain64", 64, 1536), Errc::unsupported);
+  EXPECT_EQ(refusal("aes-xts-plain64", 64, 8192), Errc::unsupported);
+  EXPECT_EQ(refusal("aes-cbc-essiv:sha512", 32, 512), Errc::unsupported);
+  EXPECT_EQ(refusal("aes-cbc-essiv:sha1", 32, 512), Errc::unsupported);
+}
+
+TEST(Hash, EqualsPublishedDigests) {
+  test::for_each_vector("hash.vec", [](test::Vector& v) {
+    const HashAlgorithm* algorithm = find_hash(v.text("Hash"));
+    ASSERT_NE(algorithm, nullptr);
+    const std::vector<std::byte> message = v.bytes("Message");
+    const std::vector<std::byte> expected = v.bytes("Digest");
+    EXPECT_EQ(algorithm->digest_bytes(), expected.size());
+    Hash hash(*algorithm);
+    for (int i = 0; i < 2; ++i) { /* a digest starts anew */
+      for (const std::byte& b : message) hash.update({&b, 1});
+      std::vector<std::byte> digest(expected.size());
+      hash.digest(digest);
+      EXPECT_EQ(digest, expected);
+    }
+  });
+}
+
+TEST(Hash, EveryNameIsFoundInAnyCase) {
+  for (const HashAlgorithm& algorithm : hash_algorithms()) EXPECT_EQ(find_hash(algorithm.name), &algorithm);
+  EXPECT_EQ(find_hash("SHA256"), find_hash("sha256"));
+  EXPECT_EQ(find_hash("sha"), nullptr);
+  EXPECT_EQ(find_hash("sha256 "), nullptr);
+  EXPECT_EQ(find_hash(""), nullptr);
+}
+
+TEST(Hash, DigestIsCutToTheRoomThereIs) {
+  Hash hash(*find_hash("sha256"));
+  std::array<std::byte, 40> out;
+  out.fill(std::byte{0x5a});
+  hash.digest(std::span(out).first(4));
+  EXPECT_EQ(out[0], std::byte{0xe3});
+  EXPECT_EQ(out[4], std::byte{0x5a});
+  hash.digest(out);
+  EXPECT_EQ(out[32], std::byte{0x5a});
+}
+
+TEST(Hash, StateIsWipedWhenItGoes) {
+  alignas(Hash) std::byte memory[sizeof(Hash)];
+  auto* hash = new (memory) Hash(*find_hash("sha256"));
+  hash->update(std::as_bytes(std::span("a secret that must not stay in memory")));
+  hash->~Hash();
+  const std::span<const std::byte> state = std::span(memory).last(hash_state_bytes_max);
+  EXPECT_TRUE(std::all_of(state.begin(), state.end(), [](std::byte b) { return b == std::byte{0}; }));
+}
+
+} // namespace
+} // namespace qluks
