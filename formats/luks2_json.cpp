@@ -99,6 +99,8 @@ const JsonObject no_members;
 } // namespace
 
 Result<Json> parse_json(std::string_view text) {
+  /* The parser takes a NUL for the end of its input and would not look at what follows. */
+  if (text.find('\0') != std::string_view::npos) return fail(Errc::invalid_format, "JSON: a NUL in the text");
   Builder builder;
   if (nlohmann::json::sax_parse(text.begin(), text.end(), &builder)) return std::move(builder.root);
   return fail(Errc::invalid_format, "JSON: " + builder.error);

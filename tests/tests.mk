@@ -25,6 +25,23 @@ crypto_test_SOURCES = \
 crypto_test_CPPFLAGS = $(unit_cppflags)
 crypto_test_LDADD = libsectorcrypto.la libbase.la $(GTEST_LIBS) $(NETTLE_LIBS)
 TESTS += crypto_test
+check_PROGRAMS += luks_test
+luks_test_SOURCES = \
+	tests/support/luks_builder.cpp \
+	tests/support/luks_builder.hpp \
+	tests/support/memory_device.hpp \
+	tests/unit/af_test.cpp \
+	tests/unit/keyring_test.cpp \
+	tests/unit/luks1_test.cpp \
+	tests/unit/luks2_copies_test.cpp \
+	tests/unit/luks2_json_test.cpp \
+	tests/unit/luks2_test.cpp \
+	tests/unit/luks_layer_test.cpp \
+	tests/unit/luks_text_test.cpp \
+	$(END)
+luks_test_CPPFLAGS = $(unit_cppflags)
+luks_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS)
+TESTS += luks_test
 endif
 
 EXTRA_DIST += \
