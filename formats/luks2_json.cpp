@@ -65,7 +65,8 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
     }
     if (auto* array = std::get_if<JsonArray>(&open_.back()->value)) return &array->emplace_back(std::move(value));
     auto& object = std::get<JsonObject>(open_.back()->value);
-    return &object.emplace_back(std::move(name_), std::move(value)).second;
+    object.push_back({std::move(name_), std::move(value)});
+    return &object.back().json;
   }
 
   bool enter(Json* container) {
@@ -81,7 +82,7 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
   bool names_are_unique(const JsonObject& members) {
     std::vector<std::string_view> names;
     names.reserve(members.size());
-    for (const auto& [name, value] : members) names.emplace_back(name);
+    for (const JsonMember& member : members) names.emplace_back(member.name);
     std::sort(names.begin(), names.end());
     const auto twice = std::adjacent_find(names.begin(), names.end());
     if (twice == names.end()) return true;
@@ -128,8 +129,9 @@ void JsonFields::refuse(std::string_view name, const std::string& what) const {
 }
 
 const Json* JsonFields::find(std::string_view name) const {
-  const auto member = std::find_if(members_->begin(), members_->end(), [&](const auto& m) { return m.first == name; });
-  return member == members_->end() ? nullptr : &member->second;
+  const auto member =
+      std::find_if(members_->begin(), members_->end(), [&](const JsonMember& m) { return m.name == name; });
+  return member == members_->end() ? nullptr : &member->json;
 }
 
 template <class T>

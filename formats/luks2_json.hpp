@@ -22,14 +22,20 @@ inline constexpr size_t json_depth_max = 16;
 inline constexpr size_t json_values_max = 65536;
 
 struct Json;
+struct JsonMember;
 using JsonArray = std::vector<Json>;
-using JsonObject = std::vector<std::pair<std::string, Json>>; /* in the order of the text */
+using JsonObject = std::vector<JsonMember>; /* in the order of the text */
 
 /* A number that is no integer, or none that fits 64 bits. */
 struct JsonOtherNumber {};
 
 struct Json {
   std::variant<std::nullptr_t, bool, int64_t, JsonOtherNumber, std::string, JsonArray, JsonObject> value;
+};
+
+struct JsonMember {
+  std::string name;
+  Json json;
 };
 
 /* The whole of `text` is one JSON value. */

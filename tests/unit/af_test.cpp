@@ -13,8 +13,8 @@ using test::MemoryDevice;
 /* Key sizes below, at, above and not a multiple of each digest. */
 TEST(AntiForensic, MergeUndoesSplit) {
   for (const char* name : {"sha1", "sha256", "sha512"}) {
-    for (const size_t key_bytes : {16, 20, 24, 32, 48, 64, 65}) {
-      for (const size_t stripes : {1, 2, 3, 40}) {
+    for (const size_t key_bytes : {16U, 20U, 24U, 32U, 48U, 64U, 65U}) {
+      for (const size_t stripes : {1U, 2U, 3U, 40U}) {
         const auto key = MemoryDevice::pattern(key_bytes);
         auto material = MemoryDevice::pattern(key_bytes * stripes);
         af_split(*find_hash(name), key, material);

@@ -203,7 +203,7 @@ TEST_F(KeyringTest, FailingStorageIsNotRemembered) {
   MemoryDevice device(image_of({{"b"}, {"a"}}));
   const auto header = read_luks_header(device, HeaderPlace::attached);
   ASSERT_TRUE(header);
-  for (const size_t nth : {1, 2}) {
+  for (const size_t nth : {1U, 2U}) {
     device.calls.clear();
     device.fail_call = nth;
     const auto key = keyring_.unlock(*header, device);

@@ -258,7 +258,7 @@ TEST(Luks1, EveryCipherAndHashOpens) {
 
 TEST(Luks1, FailingStorageIsNotABadHeader) {
   MemoryDevice device(make_luks1().image());
-  for (const size_t nth : {1, 2}) {
+  for (const size_t nth : {1U, 2U}) {
     device.calls.clear();
     device.fail_call = nth;
     const auto header = read_luks_header(device, HeaderPlace::attached);

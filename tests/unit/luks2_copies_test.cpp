@@ -170,7 +170,8 @@ TEST(Luks2Copies, SequenceOfPlacesDecidesAmongSecondaries) {
 
 TEST(Luks2Copies, DevicesOfEveryLengthAreRefusedQuietly) {
   const Image image = image_of(3, 3);
-  for (const size_t length : {0, 1, 7, 8, 591, 1024, 4095, 4096, 16383, 16384, 20480, 32767, 32768, 294911}) {
+  for (const size_t length :
+       {0U, 1U, 7U, 8U, 591U, 1024U, 4095U, 4096U, 16383U, 16384U, 20480U, 32767U, 32768U, 294911U}) {
     Image cut(image.begin(), image.begin() + static_cast<ptrdiff_t>(length));
     EXPECT_EQ(label_of(cut).substr(0, 8), "refused:") << length;
     EXPECT_EQ(probe(cut), length >= 8) << length;

@@ -27,15 +27,15 @@ TEST(Json, KeepsMembersInTheOrderOfTheText) {
   ASSERT_TRUE(json);
   const auto& members = std::get<JsonObject>(json->value);
   ASSERT_EQ(members.size(), 3U);
-  EXPECT_EQ(members[0].first, "b");
-  EXPECT_EQ(members[1].first, "a");
-  EXPECT_EQ(std::get<int64_t>(members[0].second.value), 1);
-  const auto& array = std::get<JsonArray>(members[1].second.value);
+  EXPECT_EQ(members[0].name, "b");
+  EXPECT_EQ(members[1].name, "a");
+  EXPECT_EQ(std::get<int64_t>(members[0].json.value), 1);
+  const auto& array = std::get<JsonArray>(members[1].json.value);
   EXPECT_TRUE(std::get<bool>(array[0].value));
   EXPECT_TRUE(std::holds_alternative<std::nullptr_t>(array[1].value));
   EXPECT_EQ(std::get<std::string>(array[2].value), "x");
-  const auto& inner = std::get<JsonObject>(members[2].second.value);
-  EXPECT_EQ(std::get<int64_t>(inner[0].second.value), -5);
+  const auto& inner = std::get<JsonObject>(members[2].json.value);
+  EXPECT_EQ(std::get<int64_t>(inner[0].json.value), -5);
 }
 
 TEST(Json, NumbersThatAreNoSmallIntegersAreNotIntegers) {

@@ -71,11 +71,11 @@ class LuksLayerTest : public ::testing::Test {
 };
 
 TEST_F(LuksLayerTest, EveryOffsetAndLengthAroundSectors) {
-  for (const uint32_t sector_size : {512, 1024, 2048, 4096}) {
+  for (const uint32_t sector_size : {512U, 1024U, 2048U, 4096U}) {
     const Luks2Volume volume = make_luks2({.sector_size = sector_size, .iv_tweak = sector_size / 512 * 5});
     open(volume.image());
-    for (const uint64_t offset : {0, 1, 511, 512, 513, 4095, 4096, 4097, 8191}) {
-      for (const size_t length : {0, 1, 2, 511, 512, 513, 4095, 4096, 4097, 40000}) {
+    for (const uint64_t offset : {0U, 1U, 511U, 512U, 513U, 4095U, 4096U, 4097U, 8191U}) {
+      for (const size_t length : {0U, 1U, 2U, 511U, 512U, 513U, 4095U, 4096U, 4097U, 40000U}) {
         EXPECT_EQ(read(offset, length), part(volume.plain, offset, length)) << sector_size << " " << offset;
       }
     }
