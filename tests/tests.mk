@@ -42,6 +42,17 @@ luks_test_SOURCES = \
 luks_test_CPPFLAGS = $(unit_cppflags)
 luks_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS)
 TESTS += luks_test
+check_PROGRAMS += qcow2_test
+qcow2_test_SOURCES = \
+	tests/support/memory_device.hpp \
+	tests/support/qcow2_image.hpp \
+	tests/unit/qcow2_cache_test.cpp \
+	tests/unit/qcow2_header_test.cpp \
+	tests/unit/qcow2_map_test.cpp \
+	$(END)
+qcow2_test_CPPFLAGS = $(unit_cppflags)
+qcow2_test_LDADD = libformats.la $(GTEST_LIBS)
+TESTS += qcow2_test
 endif
 
 EXTRA_DIST += \
