@@ -51,7 +51,7 @@ qcow2_test_SOURCES = \
 	tests/unit/qcow2_map_test.cpp \
 	$(END)
 qcow2_test_CPPFLAGS = $(unit_cppflags)
-qcow2_test_LDADD = libformats.la $(GTEST_LIBS)
+qcow2_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS)
 TESTS += qcow2_test
 endif
 
