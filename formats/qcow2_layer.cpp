@@ -18,6 +18,7 @@
 #include "base/aligned.hpp"
 #include "base/log.hpp"
 #include "base/window.hpp"
+#include "formats/luks_text.hpp"
 #include "formats/qcow2_crypt.hpp"
 #include "formats/qcow2_map.hpp"
 #include "formats/text.hpp"

@@ -48,6 +48,7 @@ qcow2_test_SOURCES = \
 	tests/support/qcow2_image.hpp \
 	tests/unit/qcow2_cache_test.cpp \
 	tests/unit/qcow2_header_test.cpp \
+	tests/unit/qcow2_layer_test.cpp \
 	tests/unit/qcow2_map_test.cpp \
 	$(END)
 qcow2_test_CPPFLAGS = $(unit_cppflags)

@@ -81,7 +81,7 @@ const Defect defects[] = {
        add_name_table(i);
        i.header().incompatible_features = (1 << 7) | (1 << 9);
      },
-     Errc::unsupported, "bit 7 \"time?travel\", bit 9"},
+     Errc::unsupported, "bit 7 \"time\\x0atravel\", bit 9"},
     {"ExtendedL2WithSmallClusters",
      [](auto& i) {
        i.header().cluster_bits = 13;
