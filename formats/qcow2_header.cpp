@@ -175,7 +175,7 @@ Result<std::string> feature_name(HeaderArea& area, const std::vector<Extension>&
       if (!record) return propagate(record);
       if (record->type != 0 || record->bit != bit) continue;
       const std::string_view name(record->name.data(), record->name.size());
-      return "bit " + text(bit) + " " + quoted(name.substr(0, name.find('\0')));
+      return "bit " + text(bit) + " " + in_quotes(name.substr(0, name.find('\0')));
     }
   }
   return "bit " + text(bit);

@@ -179,7 +179,7 @@ Status check_served(const Qcow2Header& header, const Qcow2Options& options) {
   }
   if (!header.backing_name.empty()) {
     return fail(Errc::unsupported,
-                "qcow2 header: a backing file, " + quoted(header.backing_name) + ", is not supported");
+                "qcow2 header: a backing file, " + in_quotes(header.backing_name) + ", is not supported");
   }
   return ok();
 }
