@@ -75,7 +75,8 @@ AM_TESTS_ENVIRONMENT = \
 	PYTHONPATH='$(abs_srcdir)/tests/support'; export PYTHONPATH; \
 	PYTHONDONTWRITEBYTECODE=1; export PYTHONDONTWRITEBYTECODE; \
 	QLUKS_FILTER='$(abs_builddir)/.libs/nbdkit-qluks-filter.so'; export QLUKS_FILTER; \
-	QLUKS_PRELOAD='$(SANITIZER_PRELOAD)'; export QLUKS_PRELOAD;
+	QLUKS_PRELOAD='$(SANITIZER_PRELOAD)'; export QLUKS_PRELOAD; \
+	QLUKS_DUMP_GUEST='$(abs_builddir)/dump_guest'; export QLUKS_DUMP_GUEST;
 e2e_tests = \
 	tests/check-layering.sh \
 	tests/e2e/luks_matrix_test.py \
@@ -90,3 +91,10 @@ EXTRA_DIST += $(e2e_tests) tests/support/qluks.py
 check_PROGRAMS += read_device
 read_device_SOURCES = tests/support/read_device.cpp
 read_device_LDADD = libformats.la libsectorcrypto.la libbase.la
+
+# Reads a qcow2 through the layers, without nbdkit; what it reads is compared with QEMU.
+check_PROGRAMS += dump_guest
+dump_guest_SOURCES = tests/support/dump_guest.cpp
+dump_guest_LDADD = libformats.la libsectorcrypto.la libbase.la
+TESTS += tests/conformance/qcow2_images_test.py
+EXTRA_DIST += tests/conformance/qcow2_images_test.py

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Images by qemu-img and qemu-io, read whole by the layers alone (dump_guest): each byte is what QEMU reads, and each
+extent is what `qemu-img map` says of it."""
+
+import json
+import os
+
+import qluks
+
+DUMP = os.environ["QLUKS_DUMP_GUEST"]
+KIB = 1024
+MIB = qluks.MIB
+EVERY_CLUSTER_SIZE = [1 << bits for bits in range(9, 22)]
+
+# Over random content: zeroes that keep their cluster, that give it back, and that QEMU may forget altogether.
+CHANGES = ["write -P 0x5a 100k 33k", "write -z 256k 200k", "write -z -u 640k 900k", "discard 2M 1M",
+           "write -P 0xa5 2500k 7k", "write -z 3071k 3k"]
+
+images = 0
+
+
+class Images(qluks.TestCase):
+    def image_options(self, image, encrypted):
+        """How the tools of QEMU name the image."""
+        if not encrypted:
+            return ["-f", "qcow2", image]
+        return [*qluks.qemu_secret(), "--image-opts",
+                f"driver=qcow2,file.filename={image},encrypt.key-secret=s"]
+
+    def change(self, image, commands, encrypted=False):
+        steps = [argument for command in commands for argument in ("-c", command)]
+        *options, image = self.image_options(image, encrypted)
+        qluks.run("qemu-io", *options, *steps, image)
+
+    def expected(self, image, encrypted=False, *options):
+        raw = self.path("expected.raw")
+        qluks.run("qemu-img", "convert", *options, *self.image_options(image, encrypted), "-O", "raw", raw)
+        with open(raw, "rb") as f:
+            return f.read()
+
+    def dump(self, image, *options):
+        return qluks.run(DUMP, *options, image).stdout
+
+    def refusal(self, image, *options):
+        done = qluks.run(DUMP, *options, image, check=False)
+        self.assertEqual(done.returncode, 1)
+        return done.stderr.decode()
+
+    def assert_reads(self, image, encrypted=False):
+        global images
+        images += 1
+        options = ["--passphrase", qluks.SECRET] if encrypted else []
+        self.assert_same(self.dump(image, *options), self.expected(image, encrypted))
+
+    def assert_maps(self, image):
+        """QEMU's map, joined as base:allocation is.  A zero cluster that is kept has an offset and is no hole."""
+        joined = []
+        for e in json.loads(qluks.run("qemu-img", "map", "-f", "qcow2", "--output=json", image).stdout):
+            flags = ("" if e["data"] or "offset" in e else "hole") + ("zero" if e["zero"] else "")
+            if joined and joined[-1][2] == flags:
+                joined[-1][1] += e["length"]
+            else:
+                joined.append([e["start"], e["length"], flags])
+        ours = [line.split(" ") for line in self.dump(image, "--map").decode().splitlines()]
+        self.assertEqual([[int(o), int(n), flags] for o, n, flags in ours], joined)
+
+    def cut_short(self, image, cluster):
+        os.truncate(image, os.path.getsize(image) - cluster // 2)
+
+
+class Plain(Images):
+    def test_every_version_and_cluster_size(self):
+        content = qluks.source_bytes(4 * MIB + 512 * 3)
+        for version in (2, 3):
+            for cluster in EVERY_CLUSTER_SIZE:
+                with self.subTest(version=version, cluster=cluster):
+                    image = self.qcow2("image.qcow2", content, version, cluster)
+                    self.assert_reads(image)
+                    self.change(image, CHANGES)
+                    self.assert_reads(image)
+                    self.assert_maps(image)
+                    self.change(image, ["write -P 0x77 4000k 90k"])
+                    self.cut_short(image, cluster)
+                    self.assert_reads(image)
+
+    def test_preallocation_and_refcount_widths(self):
+        content = qluks.source_bytes(3 * MIB)
+        for option in ["preallocation=metadata", "preallocation=falloc", "preallocation=full", "lazy_refcounts=on",
+                       *(f"refcount_bits={1 << order}" for order in range(7))]:
+            with self.subTest(option=option):
+                image = self.qcow2("image.qcow2", content, 3, 65536, option)
+                self.change(image, ["write -P 1 100k 300k"])
+                self.assert_reads(image)
+
+    def test_dirty_image_and_bitmaps(self):
+        image = self.qcow2("image.qcow2", qluks.source_bytes(2 * MIB), 3, 65536, "lazy_refcounts=on")
+        qluks.run("qemu-img", "bitmap", "--add", image, "b0")
+        qluks.run("qemu-io", "-c", "write -P 9 64k 200k", "-c", "abort", image, check=False)
+        self.assert_reads(image)
+
+    def test_empty_terabytes(self):
+        image = self.path("image.qcow2")
+        for size in ("1T", "64T"):
+            qluks.run("qemu-img", "create", "-f", "qcow2", image, size)
+            self.assert_maps(image)
+
+    def test_size_zero(self):
+        image = self.path("image.qcow2")
+        qluks.run("qemu-img", "create", "-f", "qcow2", image, "0")
+        self.assert_reads(image)
+
+
+class Encrypted(Images):
+    def test_every_version_and_cluster_size(self):
+        content = qluks.source_bytes(4 * MIB + 512 * 3)
+        for version in (2, 3):
+            for cluster in EVERY_CLUSTER_SIZE:
+                with self.subTest(version=version, cluster=cluster):
+                    image = self.qcow2_luks("image.qcow2", content, version, cluster)
+                    self.change(image, CHANGES, encrypted=True)
+                    self.assert_reads(image, encrypted=True)
+                    self.change(image, ["write -P 0x77 4000k 90k"], encrypted=True)
+                    self.cut_short(image, cluster)
+                    self.assert_reads(image, encrypted=True)
+
+    def test_preallocated_clusters_are_decrypted_as_they_are(self):
+        image = self.path("image.qcow2")
+        qluks.qemu_img_luks("create", *qluks.qemu_secret(), "-f", "qcow2", "-o",
+                            "preallocation=metadata,encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+                            image, "2M")
+        self.assert_reads(image, encrypted=True)
+
+    def test_wrong_passphrase(self):
+        image = self.qcow2_luks("image.qcow2", bytes(65536))
+        self.assertIn("no key slot opens", self.refusal(image, "--passphrase", "wrong"))
+
+
+def tearDownModule():
+    print(f"{images} images compared with QEMU")
+
+
+if __name__ == "__main__":
+    qluks.main()
