@@ -28,6 +28,8 @@ libformats_la_SOURCES = \
 	formats/luks_layer.hpp \
 	formats/qcow2_cache.cpp \
 	formats/qcow2_cache.hpp \
+	formats/qcow2_compressed.cpp \
+	formats/qcow2_compressed.hpp \
 	formats/qcow2_crypt.cpp \
 	formats/qcow2_crypt.hpp \
 	formats/qcow2_entry.cpp \
@@ -43,3 +45,4 @@ libformats_la_SOURCES = \
 	formats/qcow2_ondisk.hpp \
 	formats/text.hpp \
 	$(END)
+libformats_la_LIBADD = $(DEFLATE_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)

@@ -27,9 +27,7 @@ uint64_t mix(uint64_t n) noexcept {
 }
 
 struct KeyHash {
-  size_t operator()(const Qcow2Cache::Key& key) const noexcept {
-    return mix(key.at ^ mix(key.owner * 2 + static_cast<uint64_t>(key.kind)));
-  }
+  size_t operator()(const Qcow2Cache::Key& key) const noexcept { return mix(key.at ^ mix(key.owner)); }
 };
 
 } // namespace

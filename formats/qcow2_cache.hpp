@@ -28,12 +28,9 @@ namespace qluks {
 
 class Qcow2Cache {
  public:
-  enum class Kind : uint8_t { l2_slice, decompressed_cluster };
-
   struct Key {
-    uint64_t owner; /* from new_owner(): one for each image */
-    Kind kind;
-    uint64_t at; /* what tells it from others of its kind, such as its host offset */
+    uint64_t owner; /* from new_owner(): one for each kind of thing in each image */
+    uint64_t at;    /* what tells it from others of its kind, such as its host offset */
     bool operator==(const Key&) const = default;
   };
 

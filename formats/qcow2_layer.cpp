@@ -4,7 +4,7 @@
  *      request ──sectors, if encrypted──▶ runs ──Data──────────▶ one read below into the client's buffer, decrypted
  *                                              ├─Zero──────────▶ zeroes
  *                                              ├─Unallocated───▶ zeroes
- *                                              └─Compressed────▶ refused
+ *                                              └─Compressed────▶ one read below, decompressed
  *
  * Data beyond the end of the container reads as zeroes, as in QEMU: in an encrypted image these are cipher text and
  * are decrypted like any other.
@@ -19,6 +19,7 @@
 #include "base/log.hpp"
 #include "base/window.hpp"
 #include "formats/luks_text.hpp"
+#include "formats/qcow2_compressed.hpp"
 #include "formats/qcow2_crypt.hpp"
 #include "formats/qcow2_map.hpp"
 #include "formats/text.hpp"
@@ -33,6 +34,7 @@ constexpr uint32_t preferred_block_max = 32 << 20; /* NBD allows no more */
 struct Qcow2Image {
   Qcow2Header header;
   Qcow2Map map;
+  CompressedClusters compressed;
   std::optional<Qcow2Crypt> crypt;
 };
 
@@ -108,9 +110,7 @@ class Qcow2Layer final : public BlockDevice {
 
   Status read_run(const Run& run, std::span<std::byte> dst, GuestOffset at) {
     if (const auto* data = std::get_if<Data>(&run.mapping)) return read_data(*data, dst);
-    if (std::holds_alternative<Compressed>(run.mapping)) {
-      return fail(Errc::unsupported, "guest offset " + hex(at.bytes) + ": compressed clusters are not supported");
-    }
+    if (const auto* compressed = std::get_if<Compressed>(&run.mapping)) return read_compressed(*compressed, dst, at);
     fill_zero(dst);
     return ok();
   }
@@ -119,6 +119,15 @@ class Qcow2Layer final : public BlockDevice {
     if (Status s = read_zero_padded(below_, dst, data.at.bytes); !s) return s;
     if (image_.crypt) image_.crypt->decrypt(dst, data.at);
     return ok();
+  }
+
+  /* QEMU stores a compressed cluster of an encrypted image in plain text, if one makes it, and reads it back.  Here
+   * nothing that was not decrypted is served as what a key holder wrote. */
+  Status read_compressed(const Compressed& cluster, std::span<std::byte> dst, GuestOffset at) {
+    Status s = image_.crypt ? fail(Errc::corrupt, "compressed cluster in an encrypted image")
+                            : image_.compressed.read(below_, cluster, image_.map.geometry().in_cluster(at), dst);
+    if (!s) return propagate(s, "guest offset " + hex(at.bytes));
+    return s;
   }
 
   Status cache_run(const Run& run) {
@@ -171,9 +180,6 @@ Status check_served(const Qcow2Header& header, const Qcow2Options& options) {
   if (header.has(qcow2_extended_l2_bit)) {
     return fail(Errc::unsupported, "qcow2 header: extended L2 entries (incompatible bit 4) are not supported");
   }
-  if (header.compression != Qcow2Compression::zlib) {
-    return fail(Errc::unsupported, "qcow2 header: compression_type 1 (zstd) is not supported");
-  }
   if (header.crypt == Qcow2CryptMethod::aes) {
     return fail(Errc::unsupported, "qcow2 header: crypt_method 1 (AES) is not supported");
   }
@@ -207,7 +213,7 @@ Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Keyring&
   auto cache = options.cache != nullptr ? options.cache : std::make_shared<Qcow2Cache>(options.cache_bytes);
   /* What the L1 table holds beyond the disk is VM state. */
   const uint32_t l1_entries = *qcow2_l1_entries_needed(*header, header->size);
-  auto map = Qcow2Map::load(container, Qcow2Geometry(*header), header->l1_offset, l1_entries, std::move(cache));
+  auto map = Qcow2Map::load(container, Qcow2Geometry(*header), header->l1_offset, l1_entries, cache);
   if (!map) return propagate(map);
 
   std::optional<Qcow2Crypt> crypt;
@@ -216,7 +222,8 @@ Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Keyring&
     if (!unlocked) return propagate(unlocked);
     crypt = std::move(*unlocked);
   }
-  Qcow2Image image{std::move(*header), std::move(*map), std::move(crypt)};
+  CompressedClusters compressed(*header, cache);
+  Qcow2Image image{std::move(*header), std::move(*map), std::move(compressed), std::move(crypt)};
   log_opened(image);
   return std::make_unique<OpenedQcow2>(std::move(image));
 }

@@ -23,9 +23,9 @@ class Qcow2Format : public Format {
 };
 
 struct Qcow2Options {
-  uint64_t cache_bytes = 64 << 20;   /* for tables */
+  uint64_t cache_bytes = 64 << 20;        /* for tables */
   std::shared_ptr<Qcow2Cache> cache = {}; /* one for several images; null: the image has its own, of cache_bytes */
-  bool read_only = false;            /* nothing will be written: an image that is marked corrupt may be opened */
+  bool read_only = false;                 /* nothing will be written: an image that is marked corrupt may be opened */
 };
 
 /* Read the header and tables of `container`; an encrypted one is unlocked by `keyring`. */

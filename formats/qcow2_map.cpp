@@ -79,7 +79,7 @@ Result<Run> Qcow2Map::piece_at(Cursor& cursor, GuestOffset at) const {
 
 Status Qcow2Map::move_to(Cursor& cursor, HostOffset slice) const {
   if (cursor.slice != nullptr && cursor.at == slice) return ok();
-  const Qcow2Cache::Key key{.owner = owner_, .kind = Qcow2Cache::Kind::l2_slice, .at = slice.bytes};
+  const Qcow2Cache::Key key{.owner = owner_, .at = slice.bytes};
   auto bytes = cache_->get(key, static_cast<size_t>(slice_bytes(geometry_)), [&](std::span<std::byte> dst) {
     return read_zero_padded(cursor.container, dst, slice.bytes);
   });

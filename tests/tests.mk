@@ -47,12 +47,13 @@ qcow2_test_SOURCES = \
 	tests/support/memory_device.hpp \
 	tests/support/qcow2_image.hpp \
 	tests/unit/qcow2_cache_test.cpp \
+	tests/unit/qcow2_compressed_test.cpp \
 	tests/unit/qcow2_header_test.cpp \
 	tests/unit/qcow2_layer_test.cpp \
 	tests/unit/qcow2_map_test.cpp \
 	$(END)
 qcow2_test_CPPFLAGS = $(unit_cppflags)
-qcow2_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS)
+qcow2_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)
 TESTS += qcow2_test
 endif
 

@@ -110,18 +110,51 @@ class Plain(Images):
         self.assert_reads(image)
 
 
-class Encrypted(Images):
-    def test_every_version_and_cluster_size(self):
+class Compressed(Images):
+    def test_every_cluster_size(self):
         content = qluks.source_bytes(4 * MIB + 512 * 3)
-        for version in (2, 3):
+        # Half of it compresses, so that streams of all lengths lie side by side.
+        content = bytes(b & (0x0f if (i >> 9) % 3 else 0xff) for i, b in enumerate(content))
+        for version, kind in [(2, "zlib"), (3, "zlib"), (3, "zstd")]:
             for cluster in EVERY_CLUSTER_SIZE:
-                with self.subTest(version=version, cluster=cluster):
-                    image = self.qcow2_luks("image.qcow2", content, version, cluster)
-                    self.change(image, CHANGES, encrypted=True)
-                    self.assert_reads(image, encrypted=True)
-                    self.change(image, ["write -P 0x77 4000k 90k"], encrypted=True)
-                    self.cut_short(image, cluster)
-                    self.assert_reads(image, encrypted=True)
+                with self.subTest(version=version, kind=kind, cluster=cluster):
+                    image = self.compressed(content, version, cluster, kind)
+                    self.assert_reads(image)
+                    self.change(image, CHANGES)
+                    self.assert_reads(image)
+                    self.assert_maps(image)
+
+    def test_last_stream_cut_off_in_its_last_sector(self):
+        content = qluks.source_bytes(MIB)
+        for kind in ("zlib", "zstd"):
+            image = self.compressed(content, 3, 65536, kind)
+            # The size of the file is not a multiple of a sector, and what a stream needs is all there.
+            with open(image, "rb") as f:
+                end = len(f.read().rstrip(b"\0"))
+            os.truncate(image, end)
+            self.assert_reads(image)
+
+    def compressed(self, content, version, cluster, kind):
+        raw = self.write("content", content)
+        image = self.path("image.qcow2")
+        compression = ",compression_type=zstd" if kind == "zstd" else ""
+        qluks.run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o",
+                  f"compat={'0.10' if version == 2 else '1.1'},cluster_size={cluster}{compression}", raw, image)
+        return image
+
+
+class Encrypted(Images):
+    def test_versions_and_cluster_sizes(self):
+        """Few of them: qemu-img takes seconds to choose the iterations of each."""
+        content = qluks.source_bytes(4 * MIB + 512 * 3)
+        for version, cluster in [(2, 512), (2, 65536), (3, 512), (3, 4096), (3, 65536), (3, 2 * MIB)]:
+            with self.subTest(version=version, cluster=cluster):
+                image = self.qcow2_luks("image.qcow2", content, version, cluster)
+                self.change(image, CHANGES, encrypted=True)
+                self.assert_reads(image, encrypted=True)
+                self.change(image, ["write -P 0x77 4000k 90k"], encrypted=True)
+                self.cut_short(image, cluster)
+                self.assert_reads(image, encrypted=True)
 
     def test_preallocated_clusters_are_decrypted_as_they_are(self):
         image = self.path("image.qcow2")
@@ -129,6 +162,13 @@ class Encrypted(Images):
                             "preallocation=metadata,encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
                             image, "2M")
         self.assert_reads(image, encrypted=True)
+
+    def test_compressed_cluster_is_refused(self):
+        """QEMU writes it in plain text, and reads it back so."""
+        image = self.qcow2_luks("image.qcow2", bytes(MIB))
+        self.change(image, ["write -c -P 7 64k 64k"], encrypted=True)
+        self.assertIn("guest offset 0x10000: compressed cluster in an encrypted image",
+                      self.refusal(image, "--passphrase", qluks.SECRET))
 
     def test_wrong_passphrase(self):
         image = self.qcow2_luks("image.qcow2", bytes(65536))

@@ -11,11 +11,9 @@
 namespace qluks {
 namespace {
 
-using Kind = Qcow2Cache::Kind;
-
 constexpr size_t slot_bytes = 4096;
 
-Qcow2Cache::Key key(uint64_t at, uint64_t owner = 0) { return {.owner = owner, .kind = Kind::l2_slice, .at = at}; }
+Qcow2Cache::Key key(uint64_t at, uint64_t owner = 0) { return {.owner = owner, .at = at}; }
 
 /* Fills with a byte that tells the key, and counts. */
 struct Source {
@@ -42,13 +40,12 @@ TEST(Qcow2Cache, WhatWasReadOnceIsNotReadAgain) {
   EXPECT_EQ(source.fills, 1);
 }
 
-TEST(Qcow2Cache, OwnersAndKindsDoNotMeet) {
+TEST(Qcow2Cache, OwnersDoNotMeet) {
   Qcow2Cache cache(1 << 20);
   Source source;
   EXPECT_NE(cache.new_owner(), cache.new_owner());
   EXPECT_TRUE(holds(cache.get(key(5, 0), slot_bytes, source.fill(5)), 5));
   EXPECT_TRUE(holds(cache.get(key(5, 1), slot_bytes, source.fill(6)), 6));
-  EXPECT_TRUE(holds(cache.get({0, Kind::decompressed_cluster, 5}, slot_bytes, source.fill(7)), 7));
 }
 
 TEST(Qcow2Cache, LeastRecentlyUsedGoesFirst) {

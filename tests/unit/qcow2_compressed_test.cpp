@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "formats/qcow2_compressed.hpp"
+
+#include <gtest/gtest.h>
+#define ZLIB_CONST
+#include <zlib.h>
+#include <zstd.h>
+
+#include "formats/qcow2_layer.hpp"
+#include "tests/support/qcow2_image.hpp"
+
+namespace qluks {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+constexpr size_t cluster = 65536;
+
+/* Compressible, and with matches from far away. */
+Bytes sample(size_t size = cluster) {
+  Bytes out(size);
+  uint32_t state = 1;
+  for (size_t i = 0; i < size; ++i) {
+    state = state * 1103515245 + 12345;
+    out[i] = i >= 30000 && i % 1000 < 500 ? out[i - 30000] : static_cast<std::byte>(state >> 28);
+  }
+  return out;
+}
+
+Bytes operator+(Bytes a, const Bytes& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+Bytes deflated(const Bytes& plain, int flush = Z_FINISH, int window_bits = 12) {
+  z_stream stream{};
+  EXPECT_EQ(deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -window_bits, 9, Z_DEFAULT_STRATEGY), Z_OK);
+  Bytes out(plain.size() * 2 + 100);
+  stream.next_in = reinterpret_cast<const Bytef*>(plain.data());
+  stream.avail_in = static_cast<uInt>(plain.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  deflate(&stream, flush);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+Bytes zstd(const Bytes& plain, int window_log = 0, bool checksum = false) {
+  ZSTD_CCtx* context = ZSTD_createCCtx();
+  ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, window_log);
+  ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, checksum ? 1 : 0);
+  if (window_log != 0) ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0);
+  Bytes out(ZSTD_compressBound(plain.size()));
+  /* In pieces, so that the library does not know the size and keeps the window. */
+  ZSTD_outBuffer to{out.data(), out.size(), 0};
+  ZSTD_inBuffer from{plain.data(), plain.size(), 0};
+  while (from.pos < from.size) ZSTD_compressStream2(context, &to, &from, ZSTD_e_continue);
+  while (ZSTD_compressStream2(context, &to, &from, ZSTD_e_end) != 0) continue;
+  ZSTD_freeCCtx(context);
+  out.resize(to.pos);
+  return out;
+}
+
+/* What comes out, or nothing if it is refused. */
+std::optional<Bytes> decompressed(Qcow2Compression type, const Bytes& in, size_t size = cluster) {
+  Bytes out(size);
+  const Status s = make_decompressor(type)->decompress(in, out);
+  if (s) return out;
+  EXPECT_EQ(s.error().code, Errc::corrupt);
+  return std::nullopt;
+}
+
+constexpr auto zlib_type = Qcow2Compression::zlib;
+constexpr auto zstd_type = Qcow2Compression::zstd;
+
+TEST(Deflate, StreamOfOneCluster) { EXPECT_EQ(decompressed(zlib_type, deflated(sample())), sample()); }
+
+TEST(Deflate, JunkBehindTheStreamIsNotLookedAt) {
+  EXPECT_EQ(decompressed(zlib_type, deflated(sample()) + Bytes(700, std::byte{0xff})), sample());
+}
+
+TEST(Deflate, WindowOf32KiB) { EXPECT_EQ(decompressed(zlib_type, deflated(sample(), Z_FINISH, 15)), sample()); }
+
+TEST(Deflate, StreamWithoutEndThatFillsTheCluster) {
+  EXPECT_EQ(decompressed(zlib_type, deflated(sample(), Z_SYNC_FLUSH)), sample());
+}
+
+TEST(Deflate, LongerStreamIsCutOff) { EXPECT_EQ(decompressed(zlib_type, deflated(sample(cluster + 5000))), sample()); }
+
+TEST(Deflate, ShorterStreamIsRefused) {
+  EXPECT_FALSE(decompressed(zlib_type, deflated(sample(cluster - 1))));
+  EXPECT_FALSE(decompressed(zlib_type, deflated(sample(cluster - 1), Z_SYNC_FLUSH)));
+}
+
+TEST(Deflate, TruncatedAndEmptyInputIsRefused) {
+  Bytes stream = deflated(sample());
+  stream.resize(stream.size() / 2);
+  EXPECT_FALSE(decompressed(zlib_type, stream));
+  EXPECT_FALSE(decompressed(zlib_type, Bytes(512)));
+  EXPECT_FALSE(decompressed(zlib_type, Bytes(512, std::byte{0xff})));
+}
+
+TEST(Zstd, OneFrame) { EXPECT_EQ(decompressed(zstd_type, zstd(sample())), sample()); }
+
+TEST(Zstd, JunkBehindTheFrameIsNotLookedAt) {
+  EXPECT_EQ(decompressed(zstd_type, zstd(sample()) + Bytes(700, std::byte{0xff})), sample());
+}
+
+TEST(Zstd, SeveralFrames) {
+  const Bytes all = sample();
+  const Bytes first(all.begin(), all.begin() + 1000);
+  const Bytes second(all.begin() + 1000, all.end());
+  const Bytes skipped = {std::byte{0x50}, std::byte{0x2a}, std::byte{0x4d}, std::byte{0x18}, std::byte{2},
+                         std::byte{0},    std::byte{0},    std::byte{0},    std::byte{9},    std::byte{9}};
+  EXPECT_EQ(decompressed(zstd_type, zstd(first) + zstd({}) + skipped + zstd(second)), all);
+}
+
+TEST(Zstd, WindowsOfAnySize) {
+  for (int log = 10; log <= 27; ++log) EXPECT_EQ(decompressed(zstd_type, zstd(sample(), log)), sample()) << log;
+}
+
+TEST(Zstd, LongerFrameIsRefused) { EXPECT_FALSE(decompressed(zstd_type, zstd(sample(cluster + 1)))); }
+
+TEST(Zstd, ShorterFrameIsRefused) {
+  EXPECT_FALSE(decompressed(zstd_type, zstd(sample(cluster - 1))));
+  EXPECT_FALSE(decompressed(zstd_type, zstd(sample(cluster - 1)) + Bytes(100)));
+}
+
+TEST(Zstd, ChecksumIsVerified) {
+  Bytes frame = zstd(sample(), 0, true);
+  EXPECT_EQ(decompressed(zstd_type, frame), sample());
+  frame.back() ^= std::byte{1};
+  EXPECT_FALSE(decompressed(zstd_type, frame));
+}
+
+TEST(Zstd, FormatsFromBeforeTheStandardAreRefused) {
+  Bytes frame = zstd(sample());
+  frame[0] = std::byte{0x27}; /* 0.7 */
+  EXPECT_FALSE(decompressed(zstd_type, frame));
+}
+
+TEST(Zstd, TruncatedInputIsRefused) {
+  const Bytes frame = zstd(sample());
+  for (size_t length = 0; length < frame.size(); length += 101) {
+    EXPECT_FALSE(decompressed(zstd_type, Bytes(frame.begin(), frame.begin() + static_cast<ptrdiff_t>(length))));
+  }
+}
+
+/* An image with one compressed cluster at an odd place. */
+class CompressedLayer : public ::testing::Test {
+ protected:
+  CompressedLayer() {
+    const Bytes stream = deflated(sample());
+    const uint64_t at = image_.add_cluster(0xff) + 333;
+    std::copy(stream.begin(), stream.end(), image_.bytes().begin() + static_cast<ptrdiff_t>(at));
+    const uint64_t more_sectors = (at % 512 + stream.size() - 1) / 512;
+    image_.set_l2(0, test::Qcow2Image::compressed_flag | (more_sectors << 54) | at);
+  }
+  test::Qcow2Image image_{{}};
+  Keyring keyring_;
+};
+
+TEST_F(CompressedLayer, PartsOfAClusterAreDecompressedOnce) {
+  auto device = image_.device();
+  const auto format = open_qcow2(device, keyring_, {});
+  ASSERT_TRUE(format);
+  const auto disk = (*format)->stack_on(device);
+  device.calls.clear();
+  const Bytes all = sample();
+  for (size_t at = 0; at < cluster; at += 4096) {
+    Bytes out(4096);
+    ASSERT_TRUE(disk->read(out, at));
+    EXPECT_TRUE(std::equal(out.begin(), out.end(), all.begin() + static_cast<ptrdiff_t>(at)));
+  }
+  EXPECT_EQ(device.calls.size(), 2U); /* the L2 table, the stream */
+}
+
+TEST_F(CompressedLayer, WholeClustersDoNotFillTheCache) {
+  auto device = image_.device();
+  const auto format = open_qcow2(device, keyring_, {});
+  ASSERT_TRUE(format);
+  const auto disk = (*format)->stack_on(device);
+  Bytes out(cluster);
+  ASSERT_TRUE(disk->read(out, 0));
+  EXPECT_EQ(out, sample());
+  device.calls.clear();
+  ASSERT_TRUE(disk->read(out, 0));
+  EXPECT_EQ(device.calls.size(), 1U);
+}
+
+TEST_F(CompressedLayer, DamagedStreamIsAnError) {
+  auto device = image_.device();
+  const auto format = open_qcow2(device, keyring_, {});
+  ASSERT_TRUE(format);
+  std::fill_n(device.bytes.begin() + 3 * cluster, cluster, std::byte{0xff});
+  const auto disk = (*format)->stack_on(device);
+  Bytes out(10);
+  const Status s = disk->read(out, 0);
+  ASSERT_FALSE(s);
+  EXPECT_EQ(s.error().what, "guest offset 0x0: compressed cluster at 0x3014d: not a deflate stream of one cluster");
+}
+
+} // namespace
+} // namespace qluks
