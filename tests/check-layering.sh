@@ -8,7 +8,7 @@ bad=0
 # forbid FOLDER PATTERN REASON [EXCEPTION]: no file of the folder may include what matches.
 forbid() {
     local hits
-    hits=$(grep -rnE "^ *#include [<\"]$2" "$1" --include='*.cpp' --include='*.hpp' | grep -vE "${4:-^$}" || true)
+    hits=$(grep -rnE "^ *#include [<\"]($2)" "$1" --include='*.cpp' --include='*.hpp' | grep -vE "${4:-^$}" || true)
     [ -z "$hits" ] || { echo "$3:"; echo "$hits"; bad=1; }
 }
 
