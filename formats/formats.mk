@@ -36,6 +36,7 @@ libformats_la_SOURCES = \
 	formats/qcow2_entry.hpp \
 	formats/qcow2_header.cpp \
 	formats/qcow2_header.hpp \
+	formats/qcow2_image.hpp \
 	formats/qcow2_layer.cpp \
 	formats/luks_text.cpp \
 	formats/luks_text.hpp \
@@ -43,6 +44,9 @@ libformats_la_SOURCES = \
 	formats/qcow2_map.cpp \
 	formats/qcow2_map.hpp \
 	formats/qcow2_ondisk.hpp \
+	formats/qcow2_open.cpp \
+	formats/qcow2_snapshot.cpp \
+	formats/qcow2_snapshot.hpp \
 	formats/text.hpp \
 	$(END)
 libformats_la_LIBADD = $(DEFLATE_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)

@@ -347,6 +347,7 @@ Status check_qcow2_table(const Qcow2Header& header, const std::string& name, Hos
 }
 
 std::optional<uint32_t> qcow2_l1_entries_needed(const Qcow2Header& header, uint64_t size) noexcept {
+  if (size > std::numeric_limits<int64_t>::max()) return std::nullopt;
   const unsigned entry_bits = header.has(qcow2_extended_l2_bit) ? 4 : 3;
   const unsigned bits = header.cluster_bits + (header.cluster_bits - entry_bits); /* of the guest, by one L2 table */
   const uint64_t last_partial = (size & ((uint64_t{1} << bits) - 1)) != 0 ? 1 : 0;

@@ -66,7 +66,7 @@ Result<Qcow2Header> read_qcow2_header(BlockDevice& container);
 Status check_qcow2_table(const Qcow2Header& header, const std::string& name, HostOffset offset, uint64_t bytes,
                          uint64_t bytes_max);
 
-/* The L1 entries that a guest disk of `size` bytes needs; nothing if that does not fit 32 bits. */
+/* The L1 entries that a guest disk of `size` bytes needs; nothing if QEMU could not count them, or the bytes. */
 std::optional<uint32_t> qcow2_l1_entries_needed(const Qcow2Header& header, uint64_t size) noexcept;
 
 } // namespace qluks

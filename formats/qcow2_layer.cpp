@@ -9,19 +9,12 @@
  * Data beyond the end of the container reads as zeroes, as in QEMU: in an encrypted image these are cipher text and
  * are decrypted like any other.
  */
-#include "formats/qcow2_layer.hpp"
-
 #include <algorithm>
 #include <bit>
-#include <optional>
 
 #include "base/aligned.hpp"
-#include "base/log.hpp"
 #include "base/window.hpp"
-#include "formats/luks_text.hpp"
-#include "formats/qcow2_compressed.hpp"
-#include "formats/qcow2_crypt.hpp"
-#include "formats/qcow2_map.hpp"
+#include "formats/qcow2_image.hpp"
 #include "formats/text.hpp"
 
 namespace qluks {
@@ -30,21 +23,13 @@ namespace {
 
 constexpr uint32_t preferred_block_max = 32 << 20; /* NBD allows no more */
 
-/* What all connections share. */
-struct Qcow2Image {
-  Qcow2Header header;
-  Qcow2Map map;
-  CompressedClusters compressed;
-  std::optional<Qcow2Crypt> crypt;
-};
-
 void fill_zero(std::span<std::byte> dst) noexcept { std::fill(dst.begin(), dst.end(), std::byte{0}); }
 
 class Qcow2Layer final : public BlockDevice {
  public:
   Qcow2Layer(const Qcow2Image& image, BlockDevice& below) noexcept : image_(image), below_(below) {}
 
-  uint64_t size() const noexcept override { return image_.header.size; }
+  uint64_t size() const noexcept override { return image_.size; }
 
   Limits limits() const noexcept override {
     const Limits below = below_.limits();
@@ -148,84 +133,10 @@ class Qcow2Layer final : public BlockDevice {
   BlockDevice& below_;
 };
 
-class OpenedQcow2 final : public Qcow2Format {
- public:
-  explicit OpenedQcow2(Qcow2Image image) : image_(std::move(image)) {}
-
-  std::unique_ptr<BlockDevice> stack_on(BlockDevice& below) override {
-    return std::make_unique<Qcow2Layer>(image_, below);
-  }
-
-  std::string describe() const override {
-    const std::string format = "qcow2 v" + std::to_string(image_.header.version);
-    return image_.crypt ? format + ", " + image_.crypt->describe() : format;
-  }
-
-  bool encrypted() const noexcept override { return image_.crypt.has_value(); }
-
- private:
-  const Qcow2Image image_;
-};
-
-/* Is there anything in this image that is known and not served? */
-Status check_served(const Qcow2Header& header, const Qcow2Options& options) {
-  if (header.has(qcow2_corrupt_bit) && !options.read_only) {
-    return fail(Errc::corrupt,
-                "qcow2 header: the image is marked corrupt (incompatible bit 1): "
-                "serve it read-only (nbdkit -r) or repair it (qemu-img check -r all)");
-  }
-  if (header.has(qcow2_data_file_bit)) {
-    return fail(Errc::unsupported, "qcow2 header: an external data file (incompatible bit 2) is not supported");
-  }
-  if (header.has(qcow2_extended_l2_bit)) {
-    return fail(Errc::unsupported, "qcow2 header: extended L2 entries (incompatible bit 4) are not supported");
-  }
-  if (header.crypt == Qcow2CryptMethod::aes) {
-    return fail(Errc::unsupported, "qcow2 header: crypt_method 1 (AES) is not supported");
-  }
-  if (!header.backing_name.empty()) {
-    return fail(Errc::unsupported,
-                "qcow2 header: a backing file, " + in_quotes(header.backing_name) + ", is not supported");
-  }
-  return ok();
-}
-
-void log_opened(const Qcow2Image& image) {
-  const Qcow2Header& h = image.header;
-  log_debug("qcow2: version " + std::to_string(h.version) + ", size " + std::to_string(h.size) + ", cluster size " +
-            std::to_string(h.cluster_size()) + ", l1_size " + std::to_string(h.l1_entries) + ", incompatible " +
-            hex(h.incompatible) + ", compatible " + hex(h.compatible) + ", autoclear " + hex(h.autoclear));
-}
-
 } // namespace
 
-Result<bool> probe_qcow2(BlockDevice& device) {
-  std::array<std::byte, sizeof(be32)> magic;
-  if (Status s = read_zero_padded(device, magic, 0); !s) return propagate(s);
-  return load_on_disk<be32>(magic) == qcow2_magic;
-}
-
-Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Keyring& keyring, const Qcow2Options& options) {
-  auto header = read_qcow2_header(container);
-  if (!header) return propagate(header);
-  if (Status s = check_served(*header, options); !s) return propagate(s);
-
-  auto cache = options.cache != nullptr ? options.cache : std::make_shared<Qcow2Cache>(options.cache_bytes);
-  /* What the L1 table holds beyond the disk is VM state. */
-  const uint32_t l1_entries = *qcow2_l1_entries_needed(*header, header->size);
-  auto map = Qcow2Map::load(container, Qcow2Geometry(*header), header->l1_offset, l1_entries, cache);
-  if (!map) return propagate(map);
-
-  std::optional<Qcow2Crypt> crypt;
-  if (header->crypt != Qcow2CryptMethod::none) {
-    auto unlocked = Qcow2Crypt::unlock(container, *header, keyring);
-    if (!unlocked) return propagate(unlocked);
-    crypt = std::move(*unlocked);
-  }
-  CompressedClusters compressed(*header, cache);
-  Qcow2Image image{std::move(*header), std::move(*map), std::move(compressed), std::move(crypt)};
-  log_opened(image);
-  return std::make_unique<OpenedQcow2>(std::move(image));
+std::unique_ptr<BlockDevice> make_qcow2_layer(const Qcow2Image& image, BlockDevice& container) {
+  return std::make_unique<Qcow2Layer>(image, container);
 }
 
 } // namespace qluks

@@ -4,6 +4,7 @@
 #define QLUKS_FORMATS_QCOW2_LAYER_HPP
 
 #include <memory>
+#include <string>
 
 #include "base/block_device.hpp"
 #include "formats/format.hpp"
@@ -25,6 +26,7 @@ class Qcow2Format : public Format {
 struct Qcow2Options {
   uint64_t cache_bytes = 64 << 20;        /* for tables */
   std::shared_ptr<Qcow2Cache> cache = {}; /* one for several images; null: the image has its own, of cache_bytes */
+  std::string snapshot = {};              /* name or ID of what to serve instead of the disk as it is now */
   bool read_only = false;                 /* nothing will be written: an image that is marked corrupt may be opened */
 };
 

@@ -101,6 +101,20 @@ struct Qcow2BitmapsOnDisk {
 };
 static_assert(sizeof(Qcow2BitmapsOnDisk) == 24);
 
+/* An entry of the snapshot table: this, the extra data, the ID, the name, and padding to a multiple of 8 bytes. */
+struct Qcow2SnapshotOnDisk {
+  be64 l1_table_offset;
+  be32 l1_size;
+  be16 id_size;
+  be16 name_size;
+  be32 date_seconds;
+  be32 date_nanoseconds;
+  be64 vm_clock_nanoseconds;
+  be32 vm_state_size;
+  be32 extra_data_size;
+};
+static_assert(sizeof(Qcow2SnapshotOnDisk) == 40 && offsetof(Qcow2SnapshotOnDisk, extra_data_size) == 36);
+
 } // namespace qluks
 
 #endif

@@ -53,10 +53,12 @@ class Images(qluks.TestCase):
         self.assert_same(self.dump(image, *options), self.expected(image, encrypted))
 
     def assert_maps(self, image):
-        """QEMU's map, joined as base:allocation is.  A zero cluster that is kept has an offset and is no hole."""
+        """QEMU's map, joined as base:allocation is.  A zero cluster that is kept has an offset and is no hole; an
+        unallocated subcluster has one too, and is "not present"."""
         joined = []
         for e in json.loads(qluks.run("qemu-img", "map", "-f", "qcow2", "--output=json", image).stdout):
-            flags = ("" if e["data"] or "offset" in e else "hole") + ("zero" if e["zero"] else "")
+            kept = e["data"] or (e["present"] and "offset" in e)
+            flags = ("" if kept else "hole") + ("zero" if e["zero"] else "")
             if joined and joined[-1][2] == flags:
                 joined[-1][1] += e["length"]
             else:
@@ -141,6 +143,83 @@ class Compressed(Images):
         qluks.run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o",
                   f"compat={'0.10' if version == 2 else '1.1'},cluster_size={cluster}{compression}", raw, image)
         return image
+
+
+class ExtendedL2(Images):
+    def test_every_cluster_size(self):
+        """Subclusters in every mix: over data, over nothing, and compressed ones in between."""
+        content = qluks.source_bytes(4 * MIB + 512 * 3)
+        mix = ["write -P 1 3k 1k", "write -z 70k 9k", "write -z -u 200k 40k", "discard 1M 100k",
+               "write -P 2 1030k 5k", "write -z 1060k 2k", "write -P 3 1500k 1500k", "write -z 1600k 300k"]
+        for cluster in (c for c in EVERY_CLUSTER_SIZE if c >= 16 * KIB):
+            with self.subTest(cluster=cluster):
+                image = self.qcow2("image.qcow2", content, 3, cluster, "extended_l2=on")
+                self.change(image, mix)
+                self.assert_reads(image)
+                self.assert_maps(image)
+                image = self.path("sparse.qcow2")
+                qluks.run("qemu-img", "create", "-f", "qcow2", "-o", f"extended_l2=on,cluster_size={cluster}", image,
+                          "8M")
+                self.change(image, [*mix, "write -c -P 4 6M 2M", "write -P 5 6200k 3k"])
+                self.assert_reads(image)
+                self.assert_maps(image)
+
+    def test_encrypted(self):
+        image = self.qcow2_luks("image.qcow2", qluks.source_bytes(MIB), 3, 65536, "extended_l2=on")
+        self.change(image, ["discard 0 512k", "write -P 1 5k 3k", "write -z 600k 9k"], encrypted=True)
+        self.assert_reads(image, encrypted=True)
+
+
+class Snapshots(Images):
+    def history(self, image, encrypted=False, grow=True):
+        """Three snapshots and what each held; the disk grows after the first."""
+        held = {}
+        for name, step in [("first", "write -P 1 0 200k"), ("2", "write -P 2 100k 1M"), ("third", "write -z 64k 640k")]:
+            self.change(image, [step], encrypted)
+            held[name] = self.expected(image, encrypted)
+            self.snapshot(image, name, encrypted)
+            if grow and name == "first":
+                qluks.run("qemu-img", "resize", *self.image_options(image, encrypted), "3M")
+        self.change(image, ["discard 0 1M", "write -P 4 1100k 300k"], encrypted)
+        return held
+
+    def snapshot(self, image, name, encrypted):
+        if encrypted:
+            qluks.run("qemu-img", "snapshot", *qluks.qemu_secret(), "-c", name, "--image-opts",
+                      f"driver=qcow2,file.filename={image},encrypt.key-secret=s")
+        else:
+            qluks.run("qemu-img", "snapshot", "-c", name, image)
+
+    def test_each_is_read_with_its_own_size(self):
+        global images
+        for version, cluster in [(3, 512), (3, 65536), (3, 2 * MIB), (2, 4096)]:
+            with self.subTest(version=version, cluster=cluster):
+                image = self.qcow2("image.qcow2", qluks.source_bytes(2 * MIB), version, cluster)
+                for name, content in self.history(image, grow=version == 3).items():
+                    self.assert_same(self.dump(image, "--snapshot", name), content)
+                    images += 1
+                self.assert_reads(image)
+
+    def test_encrypted(self):
+        image = self.qcow2_luks("image.qcow2", qluks.source_bytes(2 * MIB))
+        for name, content in self.history(image, encrypted=True).items():
+            self.assert_same(self.dump(image, "--passphrase", qluks.SECRET, "--snapshot", name), content)
+
+    def test_identifier_comes_before_name(self):
+        image = self.qcow2("image.qcow2", qluks.source_bytes(2 * MIB))
+        held = self.history(image)
+        # Their IDs are 1, 2 and 3; the second is also called "2".
+        self.assert_same(self.dump(image, "--snapshot", "1"), held["first"])
+        self.assert_same(self.dump(image, "--snapshot", "3"), held["third"])
+
+    def test_unknown_name_lists_those_that_exist(self):
+        image = self.qcow2("image.qcow2", bytes(MIB))
+        self.assertIn('no snapshot "x": there are none', self.refusal(image, "--snapshot", "x"))
+        for i in range(12):
+            self.snapshot(image, f"s{i}", False)
+        said = self.refusal(image, "--snapshot", "x")
+        self.assertIn('no snapshot "x": there are "s0" (ID "1"), "s1" (ID "2"), ', said)
+        self.assertIn(' and 2 more', said)
 
 
 class Encrypted(Images):

@@ -3,6 +3,7 @@
  *
  *      --map              its extents instead, one a line: offset, length, flags
  *      --passphrase TEXT  of an encrypted image
+ *      --snapshot NAME    an internal snapshot
  *
  * The layers without nbdkit, for comparing with what QEMU reads.  Reads in pieces of changing length, so that they
  * begin and end anywhere in a cluster. */
@@ -25,18 +26,23 @@ namespace {
 struct Arguments {
   bool map = false;
   std::optional<std::string> passphrase;
+  std::string snapshot;
   std::string image;
 };
 
 std::optional<Arguments> parse(int argc, char** argv) {
-  static const option known[] = {
-      {"map", no_argument, nullptr, 'm'}, {"passphrase", required_argument, nullptr, 'p'}, {nullptr, 0, nullptr, 0}};
+  static const option known[] = {{"map", no_argument, nullptr, 'm'},
+                                 {"passphrase", required_argument, nullptr, 'p'},
+                                 {"snapshot", required_argument, nullptr, 's'},
+                                 {nullptr, 0, nullptr, 0}};
   Arguments arguments;
   for (int c; (c = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
     if (c == 'm') {
       arguments.map = true;
     } else if (c == 'p') {
       arguments.passphrase = optarg;
+    } else if (c == 's') {
+      arguments.snapshot = optarg;
     } else {
       return std::nullopt;
     }
@@ -74,7 +80,7 @@ Status run(const Arguments& arguments) {
   if (!file) return propagate(file);
   Keyring keyring;
   if (arguments.passphrase) keyring.add_secret(SecureBuffer::copy_of(std::as_bytes(std::span(*arguments.passphrase))));
-  auto format = open_qcow2(**file, keyring, {.read_only = true});
+  auto format = open_qcow2(**file, keyring, {.snapshot = arguments.snapshot, .read_only = true});
   if (!format) return propagate(format);
   const auto disk = (*format)->stack_on(**file);
   return arguments.map ? write_map(*disk) : write_bytes(*disk);
@@ -85,7 +91,7 @@ Status run(const Arguments& arguments) {
 int main(int argc, char** argv) {
   const auto arguments = parse(argc, argv);
   if (!arguments) {
-    std::fprintf(stderr, "usage: dump_guest [--map] [--passphrase TEXT] IMAGE\n");
+    std::fprintf(stderr, "usage: dump_guest [--map] [--passphrase TEXT] [--snapshot NAME] IMAGE\n");
     return 2;
   }
   set_log_sink([](LogLevel, const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); });

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What all connections to an opened qcow2 share. */
+#ifndef QLUKS_FORMATS_QCOW2_IMAGE_HPP
+#define QLUKS_FORMATS_QCOW2_IMAGE_HPP
+
+#include <memory>
+#include <optional>
+
+#include "formats/qcow2_compressed.hpp"
+#include "formats/qcow2_crypt.hpp"
+#include "formats/qcow2_header.hpp"
+#include "formats/qcow2_map.hpp"
+
+namespace qluks {
+
+struct Qcow2Image {
+  Qcow2Header header;
+  uint64_t size; /* of the guest disk that is served */
+  Qcow2Map map;
+  CompressedClusters compressed;
+  std::optional<Qcow2Crypt> crypt;
+};
+
+/* One connection's view.  Borrows both. */
+std::unique_ptr<BlockDevice> make_qcow2_layer(const Qcow2Image& image, BlockDevice& container);
+
+} // namespace qluks
+
+#endif
