@@ -33,6 +33,8 @@ class Keyring {
   void set_kdf_limits(const KdfLimits& limits) { kdf_limits_ = limits; }
 
   bool has_secrets() const noexcept { return !secrets_.empty(); }
+  /* For a cipher that takes a secret as its key and cannot tell a wrong one; null: there is none. */
+  const SecureBuffer* first_secret() const noexcept { return secrets_.empty() ? nullptr : &secrets_.front(); }
 
   /* The volume key, and the slot that gave it.  `device` is what `header` was read from.
    * Errc::wrong_passphrase when no secret opens any slot; I/O errors are not remembered. */

@@ -94,15 +94,15 @@ class Qcow2Layer final : public BlockDevice {
   }
 
   Status read_run(const Run& run, std::span<std::byte> dst, GuestOffset at) {
-    if (const auto* data = std::get_if<Data>(&run.mapping)) return read_data(*data, dst);
+    if (const auto* data = std::get_if<Data>(&run.mapping)) return read_data(*data, dst, at);
     if (const auto* compressed = std::get_if<Compressed>(&run.mapping)) return read_compressed(*compressed, dst, at);
     fill_zero(dst);
     return ok();
   }
 
-  Status read_data(const Data& data, std::span<std::byte> dst) {
+  Status read_data(const Data& data, std::span<std::byte> dst, GuestOffset at) {
     if (Status s = read_zero_padded(below_, dst, data.at.bytes); !s) return s;
-    if (image_.crypt) image_.crypt->decrypt(dst, data.at);
+    if (image_.crypt) image_.crypt->decrypt(dst, at, data.at);
     return ok();
   }
 

@@ -40,9 +40,6 @@ Status check_served(const Qcow2Header& header, const Qcow2Options& options) {
   if (header.has(qcow2_data_file_bit)) {
     return fail(Errc::unsupported, "qcow2 header: an external data file (incompatible bit 2) is not supported");
   }
-  if (header.crypt == Qcow2CryptMethod::aes) {
-    return fail(Errc::unsupported, "qcow2 header: crypt_method 1 (AES) is not supported");
-  }
   if (!header.backing_name.empty()) {
     return fail(Errc::unsupported,
                 "qcow2 header: a backing file, " + in_quotes(header.backing_name) + ", is not supported");

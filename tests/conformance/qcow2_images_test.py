@@ -249,6 +249,25 @@ class Encrypted(Images):
         self.assertIn("guest offset 0x10000: compressed cluster in an encrypted image",
                       self.refusal(image, "--passphrase", qluks.SECRET))
 
+    def test_legacy_aes(self):
+        """A key of 128 bits, by the guest sector: also after the clusters have moved."""
+        for secret in ("short", "exactly 16 bytes", "much longer than a key can be"):
+            image, raw = self.path("image.qcow2"), self.write("raw", qluks.source_bytes(MIB + 512))
+            named = f"driver=qcow2,file.filename={image},encrypt.format=aes,encrypt.key-secret=s"
+            for compat, cluster in (("0.10", 512), ("1.1", 65536)):
+                with self.subTest(secret=secret, compat=compat):
+                    qluks.run("qemu-img", "convert", *qluks.qemu_secret(secret), "-f", "raw", "-O", "qcow2", "-o",
+                              f"compat={compat},cluster_size={cluster},encrypt.format=aes,encrypt.key-secret=s",
+                              raw, image)
+                    qluks.run("qemu-io", *qluks.qemu_secret(secret), "--image-opts", "-c", "discard 64k 64k",
+                              "-c", "write -P 3 70k 3k", named)
+                    expected = self.path("expected.raw")
+                    qluks.run("qemu-img", "convert", *qluks.qemu_secret(secret), "--image-opts", named, "-O", "raw",
+                              expected)
+                    with open(expected, "rb") as f:
+                        self.assert_same(self.dump(image, "--passphrase", secret), f.read())
+        self.assertIn("crypt_method 1 (AES) needs a passphrase", self.refusal(image))
+
     def test_wrong_passphrase(self):
         image = self.qcow2_luks("image.qcow2", bytes(65536))
         self.assertIn("no key slot opens", self.refusal(image, "--passphrase", "wrong"))
