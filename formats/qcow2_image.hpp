@@ -19,6 +19,8 @@ struct Qcow2Image {
   Qcow2Map map;
   CompressedClusters compressed;
   std::optional<Qcow2Crypt> crypt;
+  std::shared_ptr<BlockDevice> data_file; /* null: the data is in the container */
+  std::shared_ptr<BlockDevice> backing;   /* null: what is not allocated reads as zeroes */
 };
 
 /* One connection's view.  Borrows both. */

@@ -3,7 +3,7 @@
  *
  *      request ──sectors, if encrypted──▶ runs ──Data──────────▶ one read below into the client's buffer, decrypted
  *                                              ├─Zero──────────▶ zeroes
- *                                              ├─Unallocated───▶ zeroes
+ *                                              ├─Unallocated───▶ backing file, zeroes beyond its end or without one
  *                                              └─Compressed────▶ one read below, decompressed
  *
  * Data beyond the end of the container reads as zeroes, as in QEMU: in an encrypted image these are cipher text and
@@ -22,8 +22,6 @@ namespace qluks {
 namespace {
 
 constexpr uint32_t preferred_block_max = 32 << 20; /* NBD allows no more */
-
-void fill_zero(std::span<std::byte> dst) noexcept { std::fill(dst.begin(), dst.end(), std::byte{0}); }
 
 class Qcow2Layer final : public BlockDevice {
  public:
@@ -46,13 +44,12 @@ class Qcow2Layer final : public BlockDevice {
   }
 
   Result<Extent> extent(uint64_t offset, uint64_t max) override {
-    auto run = image_.map.run_at(below_, {offset}, max);
-    if (!run) return propagate(run);
-    Extent extent = extent_of(*run);
-    while (extent.length < max) {
-      run = image_.map.run_at(below_, {offset + extent.length}, max - extent.length);
-      if (!run || !extent.same_kind(extent_of(*run))) break;
-      extent.length += run->length;
+    auto extent = extent_at({offset}, max);
+    if (!extent) return propagate(extent);
+    while (extent->length < max) {
+      const auto next = extent_at({offset + extent->length}, max - extent->length);
+      if (!next || !extent->same_kind(*next)) break;
+      extent->length += next->length;
     }
     return extent;
   }
@@ -61,7 +58,7 @@ class Qcow2Layer final : public BlockDevice {
     while (length > 0) {
       auto run = image_.map.run_at(below_, {offset}, length);
       if (!run) return propagate(run);
-      if (Status s = cache_run(*run); !s) return s;
+      if (Status s = cache_run(*run, {offset}); !s) return s;
       offset += run->length;
       length -= run->length;
     }
@@ -69,16 +66,28 @@ class Qcow2Layer final : public BlockDevice {
   }
 
  private:
+  /* Where data is; tables and compressed clusters are always in the container. */
+  BlockDevice& data_device() const noexcept { return image_.data_file ? *image_.data_file : below_; }
+
   /* A hole takes no room in the container.  A zero cluster that is kept allocated reads as zeroes and is no hole. */
-  static Extent extent_of(const Run& run) noexcept {
-    Extent extent{.length = run.length};
-    if (const auto* zero = std::get_if<Zero>(&run.mapping)) {
-      extent.zero = true;
-      extent.hole = !zero->preallocated;
-    } else if (std::holds_alternative<Unallocated>(run.mapping)) {
-      extent.zero = extent.hole = true;
-    }
-    return extent;
+  Result<Extent> extent_at(GuestOffset at, uint64_t max) {
+    auto run = image_.map.run_at(below_, at, max);
+    if (!run) return propagate(run);
+    if (std::holds_alternative<Unallocated>(run->mapping)) return unallocated_extent(at, run->length);
+    const auto* zero = std::get_if<Zero>(&run->mapping);
+    return Extent{.length = run->length, .hole = zero != nullptr && !zero->preallocated, .zero = zero != nullptr};
+  }
+
+  Result<Extent> unallocated_extent(GuestOffset at, uint64_t length) {
+    const uint64_t in_backing = length_in_backing(at, length);
+    if (in_backing == 0) return Extent{.length = length, .hole = true, .zero = true};
+    return image_.backing->extent(at.bytes, in_backing);
+  }
+
+  /* How much of [at, at + length) is before the end of the backing file. */
+  uint64_t length_in_backing(GuestOffset at, uint64_t length) const noexcept {
+    const uint64_t end = image_.backing ? image_.backing->size() : 0;
+    return at.bytes < end ? std::min(length, end - at.bytes) : 0;
   }
 
   Status read_runs(std::span<std::byte> dst, GuestOffset at) {
@@ -96,12 +105,15 @@ class Qcow2Layer final : public BlockDevice {
   Status read_run(const Run& run, std::span<std::byte> dst, GuestOffset at) {
     if (const auto* data = std::get_if<Data>(&run.mapping)) return read_data(*data, dst, at);
     if (const auto* compressed = std::get_if<Compressed>(&run.mapping)) return read_compressed(*compressed, dst, at);
-    fill_zero(dst);
+    if (std::holds_alternative<Unallocated>(run.mapping) && image_.backing) {
+      return read_zero_padded(*image_.backing, dst, at.bytes);
+    }
+    std::fill(dst.begin(), dst.end(), std::byte{0});
     return ok();
   }
 
   Status read_data(const Data& data, std::span<std::byte> dst, GuestOffset at) {
-    if (Status s = read_zero_padded(below_, dst, data.at.bytes); !s) return s;
+    if (Status s = read_zero_padded(data_device(), dst, data.at.bytes); !s) return s;
     if (image_.crypt) image_.crypt->decrypt(dst, at, data.at);
     return ok();
   }
@@ -115,18 +127,19 @@ class Qcow2Layer final : public BlockDevice {
     return s;
   }
 
-  Status cache_run(const Run& run) {
-    uint64_t at = 0;
-    uint64_t length = 0;
-    if (const auto* data = std::get_if<Data>(&run.mapping)) {
-      at = data->at.bytes;
-      length = run.length;
-    } else if (const auto* compressed = std::get_if<Compressed>(&run.mapping)) {
-      at = compressed->at.bytes;
-      length = compressed->bytes_max;
+  Status cache_run(const Run& run, GuestOffset at) {
+    if (const auto* data = std::get_if<Data>(&run.mapping)) return cache_in(data_device(), data->at, run.length);
+    if (const auto* compressed = std::get_if<Compressed>(&run.mapping)) {
+      return cache_in(below_, compressed->at, compressed->bytes_max);
     }
-    if (length == 0 || at >= below_.size()) return ok();
-    return below_.cache(at, std::min(length, below_.size() - at));
+    const bool unallocated = std::holds_alternative<Unallocated>(run.mapping);
+    const uint64_t in_backing = unallocated ? length_in_backing(at, run.length) : 0;
+    return in_backing == 0 ? ok() : image_.backing->cache(at.bytes, in_backing);
+  }
+
+  static Status cache_in(BlockDevice& device, HostOffset at, uint64_t length) {
+    if (at.bytes >= device.size()) return ok();
+    return device.cache(at.bytes, std::min(length, device.size() - at.bytes));
   }
 
   const Qcow2Image& image_;

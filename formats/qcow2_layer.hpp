@@ -23,11 +23,15 @@ class Qcow2Format : public Format {
   virtual bool encrypted() const noexcept = 0;
 };
 
+/* Nothing that an image names is opened here: what it refers to is handed in, or the image is refused.  The devices
+ * are shared by all connections. */
 struct Qcow2Options {
-  uint64_t cache_bytes = 64 << 20;        /* for tables */
-  std::shared_ptr<Qcow2Cache> cache = {}; /* one for several images; null: the image has its own, of cache_bytes */
-  std::string snapshot = {};              /* name or ID of what to serve instead of the disk as it is now */
-  bool read_only = false;                 /* nothing will be written: an image that is marked corrupt may be opened */
+  uint64_t cache_bytes = 64 << 20;             /* for tables */
+  std::shared_ptr<Qcow2Cache> cache = {};      /* one for several images; null: the image has its own, of cache_bytes */
+  std::string snapshot = {};                   /* name or ID of what to serve instead of the disk as it is now */
+  std::shared_ptr<BlockDevice> data_file = {}; /* the external data file of an image that has one */
+  std::shared_ptr<BlockDevice> backing = {};   /* the guest disk of the backing file of an image that has one */
+  bool read_only = false; /* nothing will be written: an image that is marked corrupt may be opened */
 };
 
 /* Read the header and tables of `container`; an encrypted one is unlocked by `keyring`. */

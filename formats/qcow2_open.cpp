@@ -30,19 +30,31 @@ class OpenedQcow2 final : public Qcow2Format {
   const Qcow2Image image_;
 };
 
-/* Is there anything in this image that is known and not served? */
-Status check_served(const Qcow2Header& header, const Qcow2Options& options) {
-  if (header.has(qcow2_corrupt_bit) && !options.read_only) {
-    return fail(Errc::corrupt,
-                "qcow2 header: the image is marked corrupt (incompatible bit 1): "
-                "serve it read-only (nbdkit -r) or repair it (qemu-img check -r all)");
+Status check_corrupt(const Qcow2Header& header, const Qcow2Options& options) {
+  if (!header.has(qcow2_corrupt_bit) || options.read_only) return ok();
+  return fail(Errc::corrupt,
+              "qcow2 header: the image is marked corrupt (incompatible bit 1): "
+              "serve it read-only (nbdkit -r) or repair it (qemu-img check -r all)");
+}
+
+/* What the image refers to and what the caller gives must agree. */
+Status check_files(const Qcow2Header& header, const Qcow2Options& options) {
+  const bool has_data_file = header.has(qcow2_data_file_bit);
+  if (has_data_file && options.data_file == nullptr) {
+    return fail(Errc::unsupported, "qcow2 header: the data is in an external file, " +
+                                       in_quotes(header.data_file_name) + ": give it with qluks-data-file=");
   }
-  if (header.has(qcow2_data_file_bit)) {
-    return fail(Errc::unsupported, "qcow2 header: an external data file (incompatible bit 2) is not supported");
+  if (!has_data_file && options.data_file != nullptr) {
+    return fail(Errc::invalid_format,
+                "qcow2 header: qluks-data-file= is given, but the image has no external data file");
   }
-  if (!header.backing_name.empty()) {
-    return fail(Errc::unsupported,
-                "qcow2 header: a backing file, " + in_quotes(header.backing_name) + ", is not supported");
+  const bool has_backing = !header.backing_name.empty();
+  if (has_backing && options.backing == nullptr) {
+    return fail(Errc::unsupported, "qcow2 header: the image has a backing file, " + in_quotes(header.backing_name) +
+                                       ": give it with qluks-backing=");
+  }
+  if (!has_backing && options.backing != nullptr) {
+    return fail(Errc::invalid_format, "qcow2 header: a backing file is given, but the image has none");
   }
   return ok();
 }
@@ -86,7 +98,8 @@ Result<bool> probe_qcow2(BlockDevice& device) {
 Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Keyring& keyring, const Qcow2Options& options) {
   auto header = read_qcow2_header(container);
   if (!header) return propagate(header);
-  if (Status s = check_served(*header, options); !s) return propagate(s);
+  if (Status s = check_corrupt(*header, options); !s) return propagate(s);
+  if (Status s = check_files(*header, options); !s) return propagate(s);
 
   auto disk = choose_disk(container, *header, options.snapshot);
   if (!disk) return propagate(disk);
@@ -97,7 +110,8 @@ Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Keyring&
   if (!crypt) return propagate(crypt);
 
   CompressedClusters compressed(*header, std::move(cache));
-  Qcow2Image image{std::move(*header), disk->disk_size, std::move(*map), std::move(compressed), std::move(*crypt)};
+  Qcow2Image image{std::move(*header), disk->disk_size,   std::move(*map), std::move(compressed),
+                   std::move(*crypt),  options.data_file, options.backing};
   log_opened(image);
   return std::make_unique<OpenedQcow2>(std::move(image));
 }

@@ -46,13 +46,17 @@ class Images(qluks.TestCase):
         self.assertEqual(done.returncode, 1)
         return done.stderr.decode()
 
-    def assert_reads(self, image, encrypted=False):
+    def assert_reads(self, image, encrypted=False, *options):
+        if encrypted:
+            options += ("--passphrase", qluks.SECRET)
+        self.assert_dumps(self.expected(image, encrypted), image, *options)
+
+    def assert_dumps(self, expected, image, *options):
         global images
         images += 1
-        options = ["--passphrase", qluks.SECRET] if encrypted else []
-        self.assert_same(self.dump(image, *options), self.expected(image, encrypted))
+        self.assert_same(self.dump(image, *options), expected)
 
-    def assert_maps(self, image):
+    def assert_maps(self, image, *options):
         """QEMU's map, joined as base:allocation is.  A zero cluster that is kept has an offset and is no hole; an
         unallocated subcluster has one too, and is "not present"."""
         joined = []
@@ -63,7 +67,7 @@ class Images(qluks.TestCase):
                 joined[-1][1] += e["length"]
             else:
                 joined.append([e["start"], e["length"], flags])
-        ours = [line.split(" ") for line in self.dump(image, "--map").decode().splitlines()]
+        ours = [line.split(" ") for line in self.dump(image, "--map", *options).decode().splitlines()]
         self.assertEqual([[int(o), int(n), flags] for o, n, flags in ours], joined)
 
     def cut_short(self, image, cluster):
@@ -191,19 +195,17 @@ class Snapshots(Images):
             qluks.run("qemu-img", "snapshot", "-c", name, image)
 
     def test_each_is_read_with_its_own_size(self):
-        global images
         for version, cluster in [(3, 512), (3, 65536), (3, 2 * MIB), (2, 4096)]:
             with self.subTest(version=version, cluster=cluster):
                 image = self.qcow2("image.qcow2", qluks.source_bytes(2 * MIB), version, cluster)
                 for name, content in self.history(image, grow=version == 3).items():
-                    self.assert_same(self.dump(image, "--snapshot", name), content)
-                    images += 1
+                    self.assert_dumps(content, image, "--snapshot", name)
                 self.assert_reads(image)
 
     def test_encrypted(self):
         image = self.qcow2_luks("image.qcow2", qluks.source_bytes(2 * MIB))
         for name, content in self.history(image, encrypted=True).items():
-            self.assert_same(self.dump(image, "--passphrase", qluks.SECRET, "--snapshot", name), content)
+            self.assert_dumps(content, image, "--passphrase", qluks.SECRET, "--snapshot", name)
 
     def test_identifier_comes_before_name(self):
         image = self.qcow2("image.qcow2", qluks.source_bytes(2 * MIB))
@@ -220,6 +222,107 @@ class Snapshots(Images):
         said = self.refusal(image, "--snapshot", "x")
         self.assertIn('no snapshot "x": there are "s0" (ID "1"), "s1" (ID "2"), ', said)
         self.assertIn(' and 2 more', said)
+
+
+class BackingChains(Images):
+    def overlay(self, name, backing, backing_format, size=None, *options):
+        image = self.path(name)
+        qluks.run("qemu-img", "create", "-f", "qcow2", "-b", backing, "-F", backing_format, *options, image,
+                  *([size] if size else []))
+        return image
+
+    def test_over_raw_and_qcow2_shorter_and_longer(self):
+        raw = self.write("base.raw", qluks.source_bytes(2 * MIB + 512))
+        for cluster in (512, 4096, 65536, 2 * MIB):
+            for size in ("1M", "2M", "3M"):
+                with self.subTest(cluster=cluster, size=size):
+                    middle = self.overlay("middle.qcow2", raw, "raw", size, "-o", f"cluster_size={cluster}")
+                    self.change(middle, ["write -P 1 64k 100k", "write -z 300k 64k"])
+                    self.assert_reads(middle, False, "--backing", f"raw:{raw}")
+                    self.assert_maps(middle, "--backing", f"raw:{raw}")
+                    top = self.overlay("top.qcow2", middle, "qcow2", "2500k", "-o", "extended_l2=on")
+                    self.change(top, ["write -P 2 100k 3k", "write -z 110k 40k", "write -z -u 800k 100k",
+                                      "write -c -P 3 1M 64k"])
+                    chain = ["--backing", middle, "--backing", f"raw:{raw}"]
+                    self.assert_reads(top, False, *chain)
+                    self.assert_maps(top, *chain)
+
+    def test_raw_file_that_ends_in_a_sector(self):
+        base = self.write("base.raw", qluks.source_bytes(MIB + 700))
+        top = self.overlay("top.qcow2", base, "raw", "2M")
+        self.change(top, ["write -P 1 64k 10k"])
+        self.assert_reads(top, False, "--backing", f"raw:{base}")
+
+    def test_version_2(self):
+        base = self.qcow2("base.qcow2", qluks.source_bytes(MIB), 2)
+        top = self.overlay("top.qcow2", base, "qcow2", "2M", "-o", "compat=0.10")
+        self.change(top, ["write -P 1 64k 10k", "write -z 300k 100k"])
+        self.assert_reads(top, False, "--backing", base)
+
+    def test_deep_chain(self):
+        chain = [self.qcow2("0.qcow2", qluks.source_bytes(MIB))]
+        for i in range(1, 64):
+            chain.insert(0, self.overlay(f"{i}.qcow2", chain[0], "qcow2"))
+            self.change(chain[0], [f"write -P {i} {i * 12}k 5k"])
+        options = [o for image in chain[1:] for o in ("--backing", image)]
+        self.assert_reads(chain[0], False, *options)
+
+    def test_each_layer_has_its_own_key(self):
+        base = self.qcow2_luks("base.qcow2", qluks.source_bytes(MIB))
+        top = self.path("top.qcow2")
+        secrets = [*qluks.qemu_secret(), "--object", "secret,id=t,data=another"]
+        backing = ('json:{"driver":"qcow2","encrypt.key-secret":"s","file":{"driver":"file","filename":"%s"}}' % base)
+        qluks.qemu_img_luks("create", *secrets, "-f", "qcow2", "-o",
+                            "encrypt.format=luks,encrypt.key-secret=t,encrypt.iter-time=10", "-b", backing, "-F",
+                            "qcow2", top, "1M")
+        named = f"driver=qcow2,file.filename={top},encrypt.key-secret=t"
+        qluks.run("qemu-io", *secrets, "--image-opts", "-c", "write -P 5 100k 200k", "-c", "write -z 700k 70k", named)
+        raw = self.path("expected.raw")
+        qluks.run("qemu-img", "convert", *secrets, "--image-opts", named, "-O", "raw", raw)
+        with open(raw, "rb") as f:
+            self.assert_dumps(f.read(), top, "--passphrase", qluks.SECRET, "--passphrase", "another", "--backing",
+                              base)
+
+    def test_what_the_image_says_and_what_is_given_must_agree(self):
+        base = self.qcow2("base.qcow2", bytes(MIB))
+        top = self.overlay("top.qcow2", "/etc/passwd", "raw", "1M", "-u")
+        self.assertIn('has a backing file, "/etc/passwd": give it with qluks-backing=', self.refusal(top))
+        self.assertIn("a backing file is given, but the image has none", self.refusal(base, "--backing", base))
+
+
+class DataFiles(Images):
+    def test_with_and_without_the_raw_bit(self):
+        data = self.path("data.raw")
+        for raw_bit in ("off", "on"):
+            for cluster in (512, 65536, 2 * MIB):
+                with self.subTest(raw_bit=raw_bit, cluster=cluster):
+                    image = self.qcow2("image.qcow2", qluks.source_bytes(3 * MIB + 512), 3, cluster,
+                                       f"data_file={data},data_file_raw={raw_bit}")
+                    self.change(image, CHANGES[:3] + ["write -z 2M 300k"])
+                    self.assert_reads(image, False, "--data-file", data)
+                    if raw_bit == "off":
+                        self.assert_maps(image, "--data-file", data)
+
+    def test_extended_l2_and_backing(self):
+        data, base = self.path("data.raw"), self.write("base.raw", qluks.source_bytes(MIB))
+        image = self.path("image.qcow2")
+        qluks.run("qemu-img", "create", "-f", "qcow2", "-b", base, "-F", "raw", "-o",
+                  f"data_file={data},extended_l2=on", image, "2M")
+        self.change(image, ["write -P 1 0 3k", "write -P 2 100k 3k", "write -z 200k 9k"])
+        self.assert_reads(image, False, "--data-file", data, "--backing", f"raw:{base}")
+
+    def test_encrypted(self):
+        data = self.path("data.raw")
+        image = self.qcow2_luks("image.qcow2", qluks.source_bytes(MIB), 3, 65536, f"data_file={data}")
+        self.change(image, ["write -P 1 70k 3k"], encrypted=True)
+        self.assert_reads(image, True, "--data-file", data)
+
+    def test_what_the_image_says_and_what_is_given_must_agree(self):
+        data = self.path("data.raw")
+        image = self.qcow2("image.qcow2", bytes(MIB), 3, 65536, f"data_file={data}")
+        self.assertIn(f"data.raw\": give it with qluks-data-file=", self.refusal(image))
+        plain = self.qcow2("plain.qcow2", bytes(MIB))
+        self.assertIn("the image has no external data file", self.refusal(plain, "--data-file", data))
 
 
 class Encrypted(Images):
@@ -265,7 +368,7 @@ class Encrypted(Images):
                     qluks.run("qemu-img", "convert", *qluks.qemu_secret(secret), "--image-opts", named, "-O", "raw",
                               expected)
                     with open(expected, "rb") as f:
-                        self.assert_same(self.dump(image, "--passphrase", secret), f.read())
+                        self.assert_dumps(f.read(), image, "--passphrase", secret)
         self.assertIn("crypt_method 1 (AES) needs a passphrase", self.refusal(image))
 
     def test_wrong_passphrase(self):

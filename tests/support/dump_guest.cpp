@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* dump_guest [OPTION…] IMAGE: writes the guest disk of a qcow2 to standard output.
  *
- *      --map              its extents instead, one a line: offset, length, flags
- *      --passphrase TEXT  of an encrypted image
- *      --snapshot NAME    an internal snapshot
+ *      --map               its extents instead, one a line: offset, length, flags
+ *      --passphrase TEXT   tried on each encrypted image; may be repeated
+ *      --snapshot NAME     an internal snapshot
+ *      --data-file FILE    the external data file
+ *      --backing FILE      the backing file, a qcow2 or, with "raw:" in front, not; repeat for a chain, nearest first
  *
  * The layers without nbdkit, for comparing with what QEMU reads.  Reads in pieces of changing length, so that they
  * begin and end anywhere in a cluster. */
@@ -25,8 +27,10 @@ namespace {
 
 struct Arguments {
   bool map = false;
-  std::optional<std::string> passphrase;
+  std::vector<std::string> passphrases;
   std::string snapshot;
+  std::string data_file;
+  std::vector<std::string> backing;
   std::string image;
 };
 
@@ -34,22 +38,58 @@ std::optional<Arguments> parse(int argc, char** argv) {
   static const option known[] = {{"map", no_argument, nullptr, 'm'},
                                  {"passphrase", required_argument, nullptr, 'p'},
                                  {"snapshot", required_argument, nullptr, 's'},
+                                 {"data-file", required_argument, nullptr, 'd'},
+                                 {"backing", required_argument, nullptr, 'b'},
                                  {nullptr, 0, nullptr, 0}};
   Arguments arguments;
   for (int c; (c = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
-    if (c == 'm') {
-      arguments.map = true;
-    } else if (c == 'p') {
-      arguments.passphrase = optarg;
-    } else if (c == 's') {
-      arguments.snapshot = optarg;
-    } else {
-      return std::nullopt;
-    }
+    if (c == 'm') arguments.map = true;
+    if (c == 'p') arguments.passphrases.push_back(optarg);
+    if (c == 's') arguments.snapshot = optarg;
+    if (c == 'd') arguments.data_file = optarg;
+    if (c == 'b') arguments.backing.push_back(optarg);
+    if (c == '?') return std::nullopt;
   }
   if (optind + 1 != argc) return std::nullopt;
   arguments.image = argv[optind];
   return arguments;
+}
+
+using Device = std::shared_ptr<BlockDevice>;
+
+Result<Device> open_file(const std::string& path) {
+  auto file = FileDevice::open(path);
+  if (!file) return propagate(file);
+  return Device(std::move(*file));
+}
+
+/* A guest disk together with all that it stands on. */
+Result<Device> open_disk(const std::string& path, Keyring& keyring, const Qcow2Options& options) {
+  struct Parts {
+    Device file;
+    std::unique_ptr<Qcow2Format> format;
+    std::unique_ptr<BlockDevice> layer;
+  };
+  auto file = open_file(path);
+  if (!file) return propagate(file);
+  auto format = open_qcow2(**file, keyring, options);
+  if (!format) return propagate(format, path);
+  const auto parts = std::make_shared<Parts>(Parts{std::move(*file), std::move(*format), nullptr});
+  parts->layer = parts->format->stack_on(*parts->file);
+  return Device(parts, parts->layer.get());
+}
+
+/* The nearest backing file on those behind it; null if there is none. */
+Result<Device> open_chain(const std::vector<std::string>& files, Keyring& keyring) {
+  constexpr std::string_view raw = "raw:";
+  Device below;
+  for (auto file = files.rbegin(); file != files.rend(); ++file) {
+    auto disk = file->starts_with(raw) ? open_file(file->substr(raw.size()))
+                                       : open_disk(*file, keyring, {.backing = below, .read_only = true});
+    if (!disk) return propagate(disk);
+    below = std::move(*disk);
+  }
+  return below;
 }
 
 Status write_bytes(BlockDevice& disk) {
@@ -76,14 +116,21 @@ Status write_map(BlockDevice& disk) {
 }
 
 Status run(const Arguments& arguments) {
-  auto file = FileDevice::open(arguments.image);
-  if (!file) return propagate(file);
   Keyring keyring;
-  if (arguments.passphrase) keyring.add_secret(SecureBuffer::copy_of(std::as_bytes(std::span(*arguments.passphrase))));
-  auto format = open_qcow2(**file, keyring, {.snapshot = arguments.snapshot, .read_only = true});
-  if (!format) return propagate(format);
-  const auto disk = (*format)->stack_on(**file);
-  return arguments.map ? write_map(*disk) : write_bytes(*disk);
+  for (const std::string& passphrase : arguments.passphrases) {
+    keyring.add_secret(SecureBuffer::copy_of(std::as_bytes(std::span(passphrase))));
+  }
+  auto backing = open_chain(arguments.backing, keyring);
+  if (!backing) return propagate(backing);
+  Qcow2Options options{.snapshot = arguments.snapshot, .backing = *backing, .read_only = true};
+  if (!arguments.data_file.empty()) {
+    auto data_file = open_file(arguments.data_file);
+    if (!data_file) return propagate(data_file);
+    options.data_file = *data_file;
+  }
+  auto disk = open_disk(arguments.image, keyring, options);
+  if (!disk) return propagate(disk);
+  return arguments.map ? write_map(**disk) : write_bytes(**disk);
 }
 
 } // namespace
@@ -91,7 +138,7 @@ Status run(const Arguments& arguments) {
 int main(int argc, char** argv) {
   const auto arguments = parse(argc, argv);
   if (!arguments) {
-    std::fprintf(stderr, "usage: dump_guest [--map] [--passphrase TEXT] [--snapshot NAME] IMAGE\n");
+    std::fprintf(stderr, "usage: dump_guest [OPTION...] IMAGE\n");
     return 2;
   }
   set_log_sink([](LogLevel, const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); });
