@@ -67,6 +67,8 @@ const Config::Parameter Config::parameters[] = {
     {"qluks-cache-size", &Config::set_cache_size},
     {"qluks-engine", &Config::set_engine},
     {"qluks-header", &Config::set_header},
+    {"qluks-kdf-memory", &Config::set_kdf_memory},
+    {"qluks-kdf-time", &Config::set_kdf_time},
     {"qluks-key-file", &Config::set_key_file},
     {"qluks-key-file-offset", &Config::set_key_file_offset},
     {"qluks-key-file-size", &Config::set_key_file_size},
@@ -84,6 +86,8 @@ const char* Config::help() {
          "qluks-header=<FILENAME>       Detached LUKS header.\n"
          "qluks-layers=auto|qcow2|luks|qcow2,luks|luks,qcow2|raw\n"
          "                              Layers from the stored bytes upward (default: auto).\n"
+         "qluks-kdf-memory=<SIZE>       Most memory that unlocking may take (default: 2G).\n"
+         "qluks-kdf-time=<SECONDS>      Most time that unlocking may take (default: 60).\n"
          "qluks-cache-size=<SIZE>       Memory for the tables of qcow2 images (default: 64M).\n"
          "qluks-engine=auto|<NAME>      Cipher kernel, for tests and benchmarks.";
 }
@@ -150,6 +154,18 @@ Status Config::set_key_slot(const char* value) {
   return ok();
 }
 
+Status Config::set_kdf_memory(const char* value) {
+  auto size = parse_size(value);
+  if (!size) return propagate(size);
+  kdf_limits_.memory_bytes = *size;
+  return ok();
+}
+
+Status Config::set_kdf_time(const char* value) {
+  if (nbdkit_parse_uint32_t("qluks-kdf-time", value, &kdf_limits_.seconds) != 0) return already_reported();
+  return ok();
+}
+
 Status Config::set_cache_size(const char* value) {
   auto size = parse_size(value);
   if (!size) return propagate(size);
@@ -205,6 +221,7 @@ Status Config::complete() {
     keyring.add_secret(std::move(*bytes));
   }
   secrets_.clear();
+  keyring.set_kdf_limits(kdf_limits_);
   return ok();
 }
 

@@ -50,11 +50,14 @@ class Config {
   Status set_key_file_offset(const char* value);
   Status set_key_file_size(const char* value);
   Status set_key_slot(const char* value);
+  Status set_kdf_memory(const char* value);
+  Status set_kdf_time(const char* value);
   Status set_cache_size(const char* value);
   Status set_header(const char* value);
   Status set_layers(const char* value);
   Status set_engine(const char* value);
 
+  KdfLimits kdf_limits_;
   /* In the order in which they were given, which is the order in which they are tried. */
   std::vector<std::variant<SecureBuffer, KeyFile>> secrets_;
 };

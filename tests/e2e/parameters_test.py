@@ -114,6 +114,20 @@ class Secrets(qluks.TestCase):
             server.connect()
         self.assertRegex(server.errors()[0], "newline")
 
+    def test_cost_of_unlocking_is_limited(self):
+        header = self.path("header")
+        payload = self.luks2("payload", CONTENT, header=header, pbkdf=qluks.cheap_argon2("argon2id"))
+        args = ("file", payload, f"qluks-header={header}", PASS)
+        self.assertRegex(self.refusal(*args, "qluks-kdf-memory=32K")[0], "qluks-kdf-memory")
+        slow = self.path("slow")
+        payload = self.luks2("payload2", CONTENT, header=slow)
+        # A cost that is only claimed: the JSON is changed, not the key slot.
+        with open(slow, "r+b") as f:
+            for at in (0, 16384):
+                qluks.patch_luks2_json(f, at, b'"iterations":1000', b'"iterations":2000000000')
+        args = ("file", payload, f"qluks-header={slow}", PASS)
+        self.assertRegex(self.refusal(*args)[0], "qluks-kdf-time")
+
     def test_no_secret_is_named(self):
         for image in (self.luks1("a.luks", CONTENT), self.luks2("b.luks", CONTENT), self.qcow2_luks("c", CONTENT)):
             server = self.server("file", image)
@@ -132,7 +146,7 @@ class Probes(qluks.TestCase):
     def test_help_lists_every_parameter(self):
         text = self.probe("--help")
         for name in ("passphrase", "key-file", "key-file-offset", "key-file-size", "key-slot", "header", "layers",
-                     "cache-size", "engine"):
+                     "cache-size", "engine", "kdf-memory", "kdf-time"):
             self.assertRegex(text, rf"(?m)^qluks-{name}=")
 
     def test_version_and_dump_plugin(self):

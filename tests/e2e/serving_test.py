@@ -237,23 +237,8 @@ class Refusals(qluks.TestCase):
         header = self.path("json")
         with open(image, "r+b") as f:
             for at in (0, 16384):
-                patch_luks2_json(f, at, b'"config":{', b'"config":{"requirements":{"mandatory":["from-the-future"]},')
+                qluks.patch_luks2_json(f, at, b'"config":{', b'"config":{"requirements":{"mandatory":["from-the-future"]},')
         self.refused(image, "from-the-future", PASS)
-
-
-def patch_luks2_json(f, at, old, new):
-    """Replace text in one header copy and make its checksum right again."""
-    import hashlib
-    f.seek(at)
-    area = bytearray(f.read(16384))
-    text = bytes(area[4096:]).rstrip(b"\0")
-    assert old in text, text
-    text = text.replace(old, new)
-    area[4096:] = text.ljust(16384 - 4096, b"\0")
-    area[448:512] = bytes(64)
-    area[448:480] = hashlib.sha256(area).digest()
-    f.seek(at)
-    f.write(area)
 
 
 if __name__ == "__main__":

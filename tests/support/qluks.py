@@ -5,6 +5,7 @@ A test file is a unittest module that ends in `qluks.main()`.  The build passes 
 sanitizer builds, the libraries that stock nbdkit has to preload in QLUKS_PRELOAD.
 """
 
+import hashlib
 import os
 import random
 import re
@@ -184,6 +185,20 @@ def luks_format(path, version, *options, secret=SECRET):
 def luks_payload_offset(path):
     dump = run("cryptsetup", "luksDump", path).stdout.decode()
     return int(re.search(r"Payload offset:\s*(\d+)", dump).group(1)) * 512
+
+
+def patch_luks2_json(f, at, old, new):
+    """Replace text in one header copy and make its checksum right again."""
+    f.seek(at)
+    area = bytearray(f.read(16384))
+    text = bytes(area[4096:]).rstrip(b"\0")
+    assert old in text, text
+    text = text.replace(old, new)
+    area[4096:] = text.ljust(16384 - 4096, b"\0")
+    area[448:512] = bytes(64)
+    area[448:480] = hashlib.sha256(area).digest()
+    f.seek(at)
+    f.write(area)
 
 
 def environment():
