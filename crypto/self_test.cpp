@@ -2,7 +2,8 @@
 /* The known-answer test that a kernel must pass before it is used.
  *
  * One run of 37 sectors for each key size and mode: a full batch of IVs and a part of one, ESSIV, and sector numbers
- * on both sides of 2^32.  The digests of the cipher text come from tests/vectors/make_sectors.py, as those of sectors.vec do.
+ * on both sides of 2^32.  The digests of the cipher text come from tests/vectors/make_sectors.py, as those of
+ * sectors.vec do.
  */
 #include <array>
 #include <string>

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Speeds of several contestants that took turns, and the table made of them. */
+#ifndef QLUKS_BENCH_TABLE_HPP
+#define QLUKS_BENCH_TABLE_HPP
+
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace qluks::bench {
+
+enum class Kind { limit, ours, rival };
+
+struct Contestant {
+  Kind kind;
+  std::string name;
+  double work;                     /* bytes or iterations of one turn */
+  std::function<void()> go;        /* one turn */
+  int limit = -1;                  /* index of the contestant that is its limit, if it has one */
+  std::vector<double> speeds = {}; /* work a second, by round */
+};
+
+/* Contestants of one case.  In each round everyone has one turn, in a new order; speeds are only compared within a
+ * round, so that a clock that moves from round to round does not matter. */
+class Race {
+ public:
+  Race(std::string title, std::vector<Contestant> contestants);
+
+  /* Give everyone about the same time for a turn. */
+  void repeat_turns(double seconds);
+  void run_round();
+
+  const std::string& title() const { return title_; }
+  const std::vector<Contestant>& contestants() const { return contestants_; }
+  double median_speed(size_t i) const;
+  /* The median over rounds of speed(a) / speed(b). */
+  double median_ratio(size_t a, size_t b) const;
+
+ private:
+  std::string title_;
+  std::vector<Contestant> contestants_;
+  std::mt19937 random_{1};
+};
+
+/* One line a case: ours with their share of the limit, rivals with how many times the first of ours is faster. */
+void print_table(const std::vector<Race>& races, double unit, const char* unit_name);
+
+} // namespace qluks::bench
+
+#endif
