@@ -22,8 +22,7 @@ struct Vector {
   }
   QLUKS_STEP void store(std::byte* p) const noexcept { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
   QLUKS_STEP static Vector broadcast(const std::byte* p) noexcept { return load(p); }
-  QLUKS_STEP static Vector gather(const std::byte* p, const size_t* at) noexcept { return load(p + at[0]); }
-  QLUKS_STEP void scatter(std::byte* p, const size_t* at) const noexcept { store(p + at[0]); }
+  QLUKS_STEP static void transpose(Vector (&)[1]) noexcept {}
 
   QLUKS_STEP friend Vector operator^(Vector a, Vector b) noexcept { return {_mm_xor_si128(a.v, b.v)}; }
   QLUKS_STEP static Vector xor3(Vector a, Vector b, Vector c) noexcept { return a ^ (b ^ c); }

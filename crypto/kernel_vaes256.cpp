@@ -25,14 +25,14 @@ struct Vector {
     return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
   }
   QLUKS_STEP void store(std::byte* p) const noexcept { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
-  QLUKS_STEP static Vector broadcast(const std::byte* p) noexcept { return {_mm256_broadcastsi128_si256(block(p))}; }
-
-  QLUKS_STEP static Vector gather(const std::byte* p, const size_t* at) noexcept {
-    return {_mm256_inserti128_si256(_mm256_castsi128_si256(block(p + at[0])), block(p + at[1]), 1)};
+  QLUKS_STEP static Vector broadcast(const std::byte* p) noexcept {
+    return {_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }
-  QLUKS_STEP void scatter(std::byte* p, const size_t* at) const noexcept {
-    put_block(p + at[0], _mm256_castsi256_si128(v));
-    put_block(p + at[1], _mm256_extracti128_si256(v, 1));
+
+  QLUKS_STEP static void transpose(Vector (&r)[2]) noexcept {
+    const __m256i first = _mm256_permute2x128_si256(r[0].v, r[1].v, 0x20);
+    r[1] = {_mm256_permute2x128_si256(r[0].v, r[1].v, 0x31)};
+    r[0] = {first};
   }
 
   QLUKS_STEP friend Vector operator^(Vector a, Vector b) noexcept { return {_mm256_xor_si256(a.v, b.v)}; }
@@ -65,14 +65,6 @@ struct Vector {
 
   QLUKS_STEP static Vector preceding(Vector before, Vector now) noexcept {
     return {_mm256_permute2x128_si256(before.v, now.v, 0x21)};
-  }
-
- private:
-  QLUKS_STEP static __m128i block(const std::byte* p) noexcept {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  }
-  QLUKS_STEP static void put_block(std::byte* p, __m128i b) noexcept {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), b);
   }
 };
 

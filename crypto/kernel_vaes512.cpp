@@ -36,18 +36,16 @@ struct Vector {
     return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }
 
-  /* Blocks from different places, `at[i]` bytes after `p`. */
-  QLUKS_STEP static Vector gather(const std::byte* p, const size_t* at) noexcept {
-    __m512i v = _mm512_castsi128_si512(block(p + at[0]));
-    v = _mm512_inserti32x4(v, block(p + at[1]), 1);
-    v = _mm512_inserti32x4(v, block(p + at[2]), 2);
-    return {_mm512_inserti32x4(v, block(p + at[3]), 3)};
-  }
-  QLUKS_STEP void scatter(std::byte* p, const size_t* at) const noexcept {
-    put_block(p + at[0], _mm512_castsi512_si128(v));
-    put_block(p + at[1], _mm512_extracti32x4_epi32(v, 1));
-    put_block(p + at[2], _mm512_extracti32x4_epi32(v, 2));
-    put_block(p + at[3], _mm512_extracti32x4_epi32(v, 3));
+  /* Exchange rows and columns of a square of blocks. */
+  QLUKS_STEP static void transpose(Vector (&r)[4]) noexcept {
+    const __m512i a = _mm512_shuffle_i32x4(r[0].v, r[1].v, 0x44); /* 00 01 10 11 */
+    const __m512i b = _mm512_shuffle_i32x4(r[0].v, r[1].v, 0xee); /* 02 03 12 13 */
+    const __m512i c = _mm512_shuffle_i32x4(r[2].v, r[3].v, 0x44); /* 20 21 30 31 */
+    const __m512i d = _mm512_shuffle_i32x4(r[2].v, r[3].v, 0xee); /* 22 23 32 33 */
+    r[0] = {_mm512_shuffle_i32x4(a, c, 0x88)};
+    r[1] = {_mm512_shuffle_i32x4(a, c, 0xdd)};
+    r[2] = {_mm512_shuffle_i32x4(b, d, 0x88)};
+    r[3] = {_mm512_shuffle_i32x4(b, d, 0xdd)};
   }
 
   QLUKS_STEP friend Vector operator^(Vector a, Vector b) noexcept { return {_mm512_xor_si512(a.v, b.v)}; }
@@ -86,14 +84,6 @@ struct Vector {
   /* The blocks one before those of `now`, given what stands before it. */
   QLUKS_STEP static Vector preceding(Vector before, Vector now) noexcept {
     return {_mm512_alignr_epi64(now.v, before.v, 6)};
-  }
-
- private:
-  QLUKS_STEP static __m128i block(const std::byte* p) noexcept {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  }
-  QLUKS_STEP static void put_block(std::byte* p, __m128i b) noexcept {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), b);
   }
 };
 

@@ -73,25 +73,53 @@ struct Strip {
   }
 };
 
-/* Sectors in N vectors side by side. */
+/* The next Vector::lanes blocks of the sectors of one vector, so that block j of all of them is in column[j]:
+ *
+ *      sector 0:  a0 a1 a2 a3  …              column[0]:  a0 b0 c0 d0
+ *      sector 1:  b0 b1 b2 b3  …      ⇄       column[1]:  a1 b1 c1 d1
+ *      …                                      …
+ */
+struct Columns {
+  Vector column[Vector::lanes];
+
+  QLUKS_STEP static Columns load(const std::byte* in, const size_t* at) noexcept {
+    Columns c;
+#pragma GCC unroll 4
+    for (size_t i = 0; i < Vector::lanes; ++i) c.column[i] = Vector::load(in + at[i]);
+    Vector::transpose(c.column);
+    return c;
+  }
+
+  QLUKS_STEP void store(std::byte* out, const size_t* at) noexcept {
+    Vector::transpose(column);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < Vector::lanes; ++i) column[i].store(out + at[i]);
+  }
+};
+
+/* Sectors in N vectors side by side.  All that a step reads is read before it writes, as repeated lanes need it. */
 template <unsigned Rounds, size_t N>
 QLUKS_ISA void cbc_encrypt_strip(const RoundKeys& schedule, std::byte (*ivs)[block_bytes],
                                  const SectorRun& run) noexcept {
   const LocalKeys<Rounds> keys(schedule);
   const Strip<N> strip(ivs, run.count, run.sector_size);
   Vector x[N];
+#pragma GCC unroll 16
   for (size_t i = 0; i < N; ++i) x[i] = Vector::load(ivs[i * Vector::lanes]);
-  for (size_t at = 0; at < run.sector_size; at += block_bytes) {
+  for (size_t at = 0; at < run.sector_size; at += vector_bytes) {
+    Columns text[N];
 #pragma GCC unroll 16
-    for (size_t i = 0; i < N; ++i) {
-      x[i] = Vector::xor3(x[i], Vector::gather(run.in + at, strip.at + i * Vector::lanes), keys.key[0]);
-    }
-    middle_rounds<Direction::encrypt>(x, keys);
+    for (size_t i = 0; i < N; ++i) text[i] = Columns::load(run.in + at, strip.at + i * Vector::lanes);
+#pragma GCC unroll 4
+    for (size_t j = 0; j < Vector::lanes; ++j) {
 #pragma GCC unroll 16
-    for (size_t i = 0; i < N; ++i) {
-      x[i] = Vector::encrypt_last(x[i], keys.key[Rounds]);
-      x[i].scatter(run.out + at, strip.at + i * Vector::lanes);
+      for (size_t i = 0; i < N; ++i) x[i] = Vector::xor3(x[i], text[i].column[j], keys.key[0]);
+      middle_rounds<Direction::encrypt>(x, keys);
+#pragma GCC unroll 16
+      for (size_t i = 0; i < N; ++i) text[i].column[j] = x[i] = Vector::encrypt_last(x[i], keys.key[Rounds]);
     }
+#pragma GCC unroll 16
+    for (size_t i = 0; i < N; ++i) text[i].store(run.out + at, strip.at + i * Vector::lanes);
   }
 }
 
