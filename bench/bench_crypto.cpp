@@ -120,7 +120,7 @@ Race make_pbkdf2_race(size_t key_bytes) {
   contestants.push_back({Kind::ours, "qluks", work, ours});
   for (const Rival& rival : rivals()) {
     contestants.push_back(
-        {std::string(rival.name) + " lib", work, [&rival, out] { rival.pbkdf2_sha256(kdf_input, *out); }, -1, true});
+        {Kind::rival, std::string(rival.name) + " lib", work, [&rival, out] { rival.pbkdf2_sha256(kdf_input, *out); }});
   }
   return {"pbkdf2-sha256, " + std::to_string(key_bytes) + "-byte key", std::move(contestants)};
 }
@@ -131,8 +131,8 @@ Race make_argon2_race() {
   static std::array<std::byte, 64> out;
   static constexpr Argon2Cost cost{.time = 1, .memory_kib = 256 * 1024, .lanes = 2};
   std::vector<Contestant> contestants;
-  contestants.push_back(
-      {"qluks", cost.memory_kib * 1024.0, [] { static_cast<void>(argon2(Argon2Type::id, salt, salt, cost, out)); }});
+  contestants.push_back({Kind::ours, "qluks", cost.memory_kib * 1024.0,
+                         [] { static_cast<void>(argon2(Argon2Type::id, salt, salt, cost, out)); }});
   contestants.push_back({Kind::rival, "libargon2", cost.memory_kib * 1024.0, [] {
                            argon2id_hash_raw(cost.time, cost.memory_kib, cost.lanes, salt.data(), salt.size(),
                                              salt.data(), salt.size(), out.data(), out.size());
