@@ -192,7 +192,7 @@ void register_all() {
     register_case(
         title(c), results.ciphers, [c] { return make_race(c); }, large ? 9 : 51, 0.0003);
   }
-  for (const size_t key_bytes : {32, 64}) {
+  for (const size_t key_bytes : {size_t{32}, size_t{64}}) {
     const auto make = [key_bytes] { return make_pbkdf2_race(key_bytes); };
     register_case(make().title(), results.pbkdf2, make, 25, 0.002);
   }

@@ -41,6 +41,11 @@ QLUKS_STEP Vector load_constant(const uint64_t (&halves)[2]) noexcept {
   return Vector::broadcast(reinterpret_cast<const std::byte*>(halves));
 }
 
+/* x^i, x^(i+1), … */
+QLUKS_STEP Vector load_powers(size_t i) noexcept {
+  return Vector::load(reinterpret_cast<const std::byte*>(powers_of_x.power[i]));
+}
+
 /* T times the powers of x in the lanes of `power`.  With T = high·x^64 + low:
  *
  *      low·p                             64 + 64 bits
@@ -64,10 +69,10 @@ struct Tweaks {
   Vector t[Vector::in_flight];
 
   QLUKS_STEP Tweaks(Vector first, Vector poly) noexcept {
+    t[0] = Vector::lanes == 1 ? first : multiply_by_power(first, load_powers(0), poly);
 #pragma GCC unroll 16
-    for (size_t i = 0; i < Vector::in_flight; ++i) {
-      const auto* power = reinterpret_cast<const std::byte*>(powers_of_x.power[i * Vector::lanes]);
-      t[i] = multiply_by_power(first, Vector::load(power), poly);
+    for (size_t i = 1; i < Vector::in_flight; ++i) {
+      t[i] = multiply_by_power(first, load_powers(i * Vector::lanes), poly);
     }
   }
 

@@ -214,7 +214,7 @@ TEST_P(KernelTest, TouchesNothingOutsideOfTheRun) {
     const Bytes key = key_pattern(spec.mode == CipherMode::xts ? 64 : 32);
     for (const size_t sector_size : sector_sizes) {
       const CipherPtr cipher = make_cipher(spec, key, sector_size);
-      for (const size_t count : {1, 2, 3, 8, 15, 16, 17, 31, 32, 33, 64}) {
+      for (const size_t count : std::initializer_list<size_t>{1, 2, 3, 8, 15, 16, 17, 31, 32, 33, 64}) {
         const size_t size = count * sector_size;
         cipher->encrypt({1}, in.at_start(size), out.at_start(size));
         cipher->decrypt({1}, in.at_start(size), out.at_start(size));

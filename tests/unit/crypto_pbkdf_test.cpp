@@ -44,8 +44,8 @@ TEST(Pbkdf2, EqualsPublishedVectorsBySha) {
 
 TEST(Pbkdf2, ShaInstructionsGiveTheSameForEveryLength) {
   if (!this_cpu().sha) GTEST_SKIP() << "this CPU has no SHA instructions";
-  for (const size_t size : {1, 31, 32, 33, 63, 64, 65, 95, 96, 97, 128, 200}) {
-    for (const uint32_t iterations : {1, 2, 3, 100}) {
+  for (const size_t size : std::initializer_list<size_t>{1, 31, 32, 33, 63, 64, 65, 95, 96, 97, 128, 200}) {
+    for (const uint32_t iterations : std::initializer_list<uint32_t>{1, 2, 3, 100}) {
       EXPECT_EQ(derive(this_cpu(), "sha256", iterations, size), derive({}, "sha256", iterations, size))
           << size << " bytes, " << iterations << " iterations";
     }
