@@ -2,15 +2,21 @@
 #include "base/file_device.hpp"
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 namespace qluks {
 
 namespace {
+
+/* O_NONBLOCK: opening a FIFO must not wait for its writer.  It means nothing to files and block devices. */
+constexpr int open_flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
 
 tl::unexpected<Error> system_error(const std::string& path, int err) {
   return fail(Errc::io, path + ": " + std::strerror(err), err);
@@ -19,10 +25,28 @@ tl::unexpected<Error> system_error(const std::string& path, int err) {
 } // namespace
 
 Result<std::unique_ptr<FileDevice>> FileDevice::open(const std::string& path) {
-  /* O_NONBLOCK: opening a FIFO must not wait for its writer.  It means nothing to files and block devices. */
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  const int fd = ::open(path.c_str(), open_flags);
   if (fd < 0) return system_error(path, errno);
-  std::unique_ptr<FileDevice> device(new FileDevice(fd, 0, path));
+  return adopt(fd, path);
+}
+
+Result<std::unique_ptr<FileDevice>> FileDevice::open_beneath(const std::string& dir, const std::string& name) {
+  const std::string path = dir + "/" + name;
+  const int dir_fd = ::open(dir.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (dir_fd < 0) return system_error(dir, errno);
+  open_how how = {};
+  how.flags = open_flags;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+  const int fd = static_cast<int>(syscall(SYS_openat2, dir_fd, name.c_str(), &how, sizeof how));
+  const int err = errno;
+  ::close(dir_fd);
+  if (fd < 0 && err == EXDEV) return fail(Errc::unsupported, path + ": leads out of the directory", EPERM);
+  if (fd < 0) return system_error(path, err);
+  return adopt(fd, path);
+}
+
+Result<std::unique_ptr<FileDevice>> FileDevice::adopt(int fd, const std::string& path) {
+  std::unique_ptr<FileDevice> device(new FileDevice(fd, path));
   struct stat st {};
   if (fstat(fd, &st) != 0) return system_error(path, errno);
   if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
@@ -31,6 +55,7 @@ Result<std::unique_ptr<FileDevice>> FileDevice::open(const std::string& path) {
   const off_t end = lseek(fd, 0, SEEK_END);
   if (end < 0) return system_error(path, errno);
   device->size_ = static_cast<uint64_t>(end);
+  device->identity_ = {st.st_dev, st.st_ino};
   return device;
 }
 
@@ -48,6 +73,16 @@ Status FileDevice::read(std::span<std::byte> dst, uint64_t offset) {
   return ok();
 }
 
-Result<Extent> FileDevice::extent(uint64_t /*offset*/, uint64_t max) { return Extent{.length = max}; }
+Result<Extent> FileDevice::extent(uint64_t offset, uint64_t max) {
+  const off_t start = static_cast<off_t>(offset);
+  const off_t data = lseek(fd_, start, SEEK_DATA);
+  if (data < 0 && errno == ENXIO) return Extent{.length = max, .hole = true, .zero = true};
+  if (data > start) {
+    return Extent{.length = std::min(max, static_cast<uint64_t>(data - start)), .hole = true, .zero = true};
+  }
+  /* Data, or a file system or device that cannot tell. */
+  const off_t hole = data < 0 ? -1 : lseek(fd_, start, SEEK_HOLE);
+  return Extent{.length = hole > start ? std::min(max, static_cast<uint64_t>(hole - start)) : max};
+}
 
 } // namespace qluks

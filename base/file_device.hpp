@@ -3,8 +3,10 @@
 #ifndef QLUKS_BASE_FILE_DEVICE_HPP
 #define QLUKS_BASE_FILE_DEVICE_HPP
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/block_device.hpp"
 
@@ -14,6 +16,11 @@ class FileDevice final : public BlockDevice {
  public:
   /* Refuses what is neither a regular file nor a block device (a FIFO would block the server). */
   static Result<std::unique_ptr<FileDevice>> open(const std::string& path);
+
+  /* The same for a name that comes from an image: `name` is taken inside of the directory `dir` and cannot leave it,
+   * neither by ".." nor through a symbolic link, whoever changes the directory meanwhile. */
+  static Result<std::unique_ptr<FileDevice>> open_beneath(const std::string& dir, const std::string& name);
+
   ~FileDevice() override;
 
   uint64_t size() const noexcept override { return size_; }
@@ -21,11 +28,17 @@ class FileDevice final : public BlockDevice {
   Status read(std::span<std::byte> dst, uint64_t offset) override;
   Result<Extent> extent(uint64_t offset, uint64_t max) override;
 
+  /* Two devices of one identity are the same file, whatever they were called. */
+  using Identity = std::pair<uint64_t, uint64_t>; /* device, inode */
+  Identity identity() const noexcept { return identity_; }
+
  private:
-  FileDevice(int fd, uint64_t size, std::string path) noexcept : fd_(fd), size_(size), path_(std::move(path)) {}
+  FileDevice(int fd, std::string path) noexcept : fd_(fd), path_(std::move(path)) {}
+  static Result<std::unique_ptr<FileDevice>> adopt(int fd, const std::string& path);
 
   int fd_;
-  uint64_t size_;
+  uint64_t size_ = 0;
+  Identity identity_;
   std::string path_;
 };
 

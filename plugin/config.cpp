@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "crypto/engine.hpp"
+#include "plugin/nbd_device.hpp"
 
 namespace qluks {
 
@@ -56,6 +57,19 @@ Result<std::string> absolute_path(const char* value) {
   return std::string(path.get());
 }
 
+/* A path, made absolute since nbdkit changes its directory, or an NBD URI. */
+Result<std::string> parse_source(const char* value) {
+  if (is_nbd_uri(value)) return std::string(value);
+  return absolute_path(value);
+}
+
+Status set_once(const char* name, std::string& target, Result<std::string> value) {
+  if (!value) return propagate(value);
+  if (!target.empty()) return usage_error(std::string(name) + " is given twice");
+  target = std::move(*value);
+  return ok();
+}
+
 } // namespace
 
 struct Config::Parameter {
@@ -64,7 +78,10 @@ struct Config::Parameter {
 };
 
 const Config::Parameter Config::parameters[] = {
+    {"qluks-backing", &Config::set_backing},
+    {"qluks-backing-dir", &Config::set_backing_dir},
     {"qluks-cache-size", &Config::set_cache_size},
+    {"qluks-data-file", &Config::set_data_file},
     {"qluks-engine", &Config::set_engine},
     {"qluks-header", &Config::set_header},
     {"qluks-kdf-memory", &Config::set_kdf_memory},
@@ -75,6 +92,7 @@ const Config::Parameter Config::parameters[] = {
     {"qluks-key-slot", &Config::set_key_slot},
     {"qluks-layers", &Config::set_layers},
     {"qluks-passphrase", &Config::set_passphrase},
+    {"qluks-snapshot", &Config::set_snapshot},
 };
 
 const char* Config::help() {
@@ -83,7 +101,12 @@ const char* Config::help() {
          "qluks-key-file-offset=<SIZE>  Bytes to skip in the key file named just before.\n"
          "qluks-key-file-size=<SIZE>    Bytes to use of the key file named just before.\n"
          "qluks-key-slot=<N>            Try only this key slot.\n"
-         "qluks-header=<FILENAME>       Detached LUKS header.\n"
+         "qluks-header=<SOURCE>         Detached LUKS header: a file or an NBD URI.\n"
+         "qluks-backing=[raw:|qcow2:|luks:]<SOURCE>\n"
+         "                              Backing file of the qcow2; may be repeated, nearest first.\n"
+         "qluks-backing-dir=<DIRECTORY> Follow names in images inside of this directory.\n"
+         "qluks-data-file=<SOURCE>      External data file of the qcow2.\n"
+         "qluks-snapshot=<NAME>|<ID>    Serve this internal snapshot of the qcow2.\n"
          "qluks-layers=auto|qcow2|luks|qcow2,luks|luks,qcow2|raw\n"
          "                              Layers from the stored bytes upward (default: auto).\n"
          "qluks-kdf-memory=<SIZE>       Most memory that unlocking may take (default: 2G).\n"
@@ -173,12 +196,37 @@ Status Config::set_cache_size(const char* value) {
   return ok();
 }
 
-Status Config::set_header(const char* value) {
-  if (!header_path.empty()) return usage_error("qluks-header is given twice: an export has one LUKS header");
-  auto path = absolute_path(value);
-  if (!path) return propagate(path);
-  header_path = std::move(*path);
+Status Config::set_header(const char* value) { return set_once("qluks-header", header, parse_source(value)); }
+
+Status Config::set_data_file(const char* value) { return set_once("qluks-data-file", data_file, parse_source(value)); }
+
+Status Config::set_snapshot(const char* value) {
+  if (*value == '\0') return usage_error("qluks-snapshot is empty: name a snapshot, or leave it out");
+  return set_once("qluks-snapshot", snapshot, std::string(value));
+}
+
+Status Config::set_backing(const char* value) {
+  static constexpr std::pair<std::string_view, StoredAs> prefixes[] = {
+      {"raw:", StoredAs::raw}, {"qcow2:", StoredAs::qcow2}, {"luks:", StoredAs::luks}};
+  BackingFile file;
+  for (const auto& [prefix, stored_as] : prefixes) {
+    if (!std::string_view(value).starts_with(prefix)) continue;
+    file.stored_as = stored_as;
+    value += prefix.size();
+    break;
+  }
+  auto source = parse_source(value);
+  if (!source) return propagate(source);
+  file.source = std::move(*source);
+  backing.push_back(std::move(file));
   return ok();
+}
+
+/* Resolved once: names that are held against it are held against where it really is. */
+Status Config::set_backing_dir(const char* value) {
+  const std::unique_ptr<char, Free> path(nbdkit_realpath(value));
+  if (!path) return already_reported();
+  return set_once("qluks-backing-dir", backing_dir, std::string(path.get()));
 }
 
 Status Config::set_layers(const char* value) {
@@ -207,10 +255,25 @@ Status Config::set_engine(const char* value) {
   return s;
 }
 
-Status Config::complete() {
-  if (layers && !header_path.empty() && std::find(layers->begin(), layers->end(), LayerKind::luks) == layers->end()) {
+/* A parameter for a layer that qluks-layers leaves out is a mistake. */
+Status Config::check_layers() const {
+  const auto lacks = [&](LayerKind kind) {
+    return layers && std::find(layers->begin(), layers->end(), kind) == layers->end();
+  };
+  if (!header.empty() && lacks(LayerKind::luks)) {
     return usage_error("qluks-header is given, but qluks-layers has no luks layer that it could be for");
   }
+  if ((names_files() || !snapshot.empty()) && lacks(LayerKind::qcow2)) {
+    return usage_error("a backing file, data file or snapshot is given, but qluks-layers has no qcow2 layer");
+  }
+  if (!backing.empty() && !backing_dir.empty()) {
+    return usage_error("qluks-backing and qluks-backing-dir exclude each other: list the files, or follow their names");
+  }
+  return ok();
+}
+
+Status Config::complete() {
+  if (Status s = check_layers(); !s) return s;
   for (auto& secret : secrets_) {
     if (auto* passphrase = std::get_if<SecureBuffer>(&secret)) {
       keyring.add_secret(std::move(*passphrase));

@@ -22,6 +22,15 @@ enum class LayerKind : uint8_t { qcow2, luks };
 /* What `qluks-layers` says: the layers from the stored bytes upward; empty is "raw". */
 using LayerList = std::vector<LayerKind>;
 
+/* What a backing file is. */
+enum class StoredAs : uint8_t { raw, qcow2, luks };
+
+/* One `qluks-backing`. */
+struct BackingFile {
+  std::optional<StoredAs> stored_as; /* empty: what the image records */
+  std::string source;                /* absolute path or NBD URI */
+};
+
 class Config {
  public:
   /* For `nbdkit --help`. */
@@ -33,12 +42,19 @@ class Config {
   /* Take one parameter.  Passphrases are read here, while nbdkit still has the terminal. */
   Status set(std::string_view key, const char* value);
 
+  /* Does a parameter say where a qcow2's backing or data file is? */
+  bool names_files() const noexcept { return !backing.empty() || !backing_dir.empty() || !data_file.empty(); }
+
   /* Check the parameters against each other and read the key files. */
   Status complete();
 
-  std::optional<LayerList> layers; /* empty: auto */
-  std::string header_path;         /* empty: the header is where its format puts it */
-  uint64_t cache_bytes = 64 << 20; /* for the tables of all images together */
+  std::optional<LayerList> layers;  /* empty: auto */
+  std::string header;               /* source; empty: the header is where its format puts it */
+  std::vector<BackingFile> backing; /* nearest first */
+  std::string backing_dir;          /* absolute, no symbolic link in it; empty: names in images are not followed */
+  std::string data_file;            /* source */
+  std::string snapshot;             /* name or ID */
+  uint64_t cache_bytes = 64 << 20;  /* for the tables of all images together */
   Keyring keyring;
 
  private:
@@ -54,7 +70,12 @@ class Config {
   Status set_kdf_time(const char* value);
   Status set_cache_size(const char* value);
   Status set_header(const char* value);
+  Status set_backing(const char* value);
+  Status set_backing_dir(const char* value);
+  Status set_data_file(const char* value);
+  Status set_snapshot(const char* value);
   Status set_layers(const char* value);
+  Status check_layers() const;
   Status set_engine(const char* value);
 
   KdfLimits kdf_limits_;

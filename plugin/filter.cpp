@@ -5,7 +5,6 @@
 #include <memory>
 #include <string>
 
-#include "base/file_device.hpp"
 #include "base/log.hpp"
 #include "config.h"
 #include "crypto/engine.hpp"
@@ -14,6 +13,7 @@
 #include "plugin/connection.hpp"
 #include "plugin/guard.hpp"
 #include "plugin/image.hpp"
+#include "plugin/sources.hpp"
 
 namespace qluks {
 namespace {
@@ -21,31 +21,43 @@ namespace {
 /* Everything that one run of the server knows, from .load to .unload. */
 struct Server {
   Config config;
-  std::unique_ptr<FileDevice> header_file;
+  Sources sources;
   std::unique_ptr<DetachedHeader> detached_header;
   std::shared_ptr<Qcow2Cache> cache;
   ImageRegistry images;
 
-  ImageOptions image_options() { return {.config = config, .detached_header = detached_header.get(), .cache = cache}; }
+  ImageOptions image_options() {
+    return {.config = config, .detached_header = detached_header.get(), .cache = cache, .sources = sources};
+  }
   Status open_detached_header();
+  Status open_sources();
   Status get_ready();
 };
 
-Status Server::get_ready() {
-  cache = std::make_shared<Qcow2Cache>(config.cache_bytes);
-  return open_detached_header();
-}
-
 /* A detached header can be checked, and its passphrase with it, before nbdkit starts to serve. */
 Status Server::open_detached_header() {
-  if (config.header_path.empty()) return ok();
-  auto file = FileDevice::open(config.header_path);
-  if (!file) return propagate(file, "qluks-header");
-  auto header = DetachedHeader::open(**file, config.keyring);
-  if (!header) return propagate(header, "qluks-header " + config.header_path);
-  header_file = std::move(*file);
+  if (config.header.empty()) return ok();
+  auto source = Sources().open(config.header); // once: what it says now is what counts
+  if (!source) return propagate(source, "qluks-header");
+  auto header = DetachedHeader::open(**source, config.keyring);
+  if (!header) return propagate(header, "qluks-header " + config.header);
   detached_header = std::move(*header);
   return ok();
+}
+
+Status Server::open_sources() {
+  for (const BackingFile& file : config.backing) {
+    if (Status s = sources.prepare(file.source); !s) return propagate(s, "qluks-backing");
+  }
+  if (config.data_file.empty()) return ok();
+  if (Status s = sources.prepare(config.data_file); !s) return propagate(s, "qluks-data-file");
+  return ok();
+}
+
+Status Server::get_ready() {
+  cache = std::make_shared<Qcow2Cache>(config.cache_bytes);
+  if (Status s = open_sources(); !s) return s;
+  return open_detached_header();
 }
 
 Server* server = nullptr;

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "formats/qcow2_layer.hpp"
+#include "plugin/backing_chain.hpp"
 
 namespace qluks {
 
@@ -22,6 +23,10 @@ class Image::Opener {
     const auto& layers = options_.config.layers;
     Status s = layers ? open_list(*layers) : open_auto();
     if (!s) return propagate(s);
+    if (!qcow2_opened_ && (options_.config.names_files() || !options_.config.snapshot.empty())) {
+      return fail(Errc::invalid_format,
+                  "a backing file, data file or snapshot is given, but the image has no qcow2 layer", EINVAL);
+    }
     return std::move(image_);
   }
 
@@ -69,8 +74,16 @@ class Image::Opener {
   }
 
   Status open_qcow2_layer() {
-    auto format = open_qcow2(stack_.top(), options_.config.keyring, {.cache = options_.cache, .read_only = read_only_});
+    const Config& config = options_.config;
+    Qcow2Options qcow2{.cache = options_.cache, .snapshot = config.snapshot, .read_only = read_only_};
+    if (config.names_files()) {
+      auto header = read_qcow2_header(stack_.top());
+      if (!header) return propagate(header);
+      if (Status s = BackingChain(options_.config, options_.sources).open(*header, qcow2); !s) return s;
+    }
+    auto format = open_qcow2(stack_.top(), options_.config.keyring, qcow2);
     if (!format) return propagate(format);
+    qcow2_opened_ = true;
     qcow2_encrypted_ = (*format)->encrypted();
     return add(std::move(*format));
   }
@@ -93,6 +106,7 @@ class Image::Opener {
   /* Declared before the stack, whose layers borrow its formats. */
   std::unique_ptr<Image> image_{new Image};
   Stack stack_;
+  bool qcow2_opened_ = false;
   bool qcow2_encrypted_ = false;
 };
 

@@ -24,6 +24,7 @@
 #include "formats/luks_layer.hpp"
 #include "formats/qcow2_cache.hpp"
 #include "plugin/config.hpp"
+#include "plugin/sources.hpp"
 
 namespace qluks {
 
@@ -45,6 +46,7 @@ struct ImageOptions {
   Config& config;
   const DetachedHeader* detached_header; /* null: none was given */
   std::shared_ptr<Qcow2Cache> cache;
+  Sources& sources;
 };
 
 class Image {

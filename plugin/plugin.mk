@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 filter_LTLIBRARIES = nbdkit-qluks-filter.la
 nbdkit_qluks_filter_la_SOURCES = \
+	plugin/backing_chain.cpp \
+	plugin/backing_chain.hpp \
 	plugin/config.cpp \
 	plugin/config.hpp \
 	plugin/connection.cpp \
@@ -12,11 +14,15 @@ nbdkit_qluks_filter_la_SOURCES = \
 	plugin/image.hpp \
 	plugin/key_file.cpp \
 	plugin/key_file.hpp \
+	plugin/nbd_device.cpp \
+	plugin/nbd_device.hpp \
 	plugin/next_device.cpp \
 	plugin/next_device.hpp \
+	plugin/sources.cpp \
+	plugin/sources.hpp \
 	$(END)
-nbdkit_qluks_filter_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS)
-nbdkit_qluks_filter_la_LIBADD = libformats.la libsectorcrypto.la libbase.la
+nbdkit_qluks_filter_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS) $(LIBNBD_CFLAGS)
+nbdkit_qluks_filter_la_LIBADD = libformats.la libsectorcrypto.la libbase.la $(LIBNBD_LIBS)
 nbdkit_qluks_filter_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared \
 	-Wl,--version-script=$(top_srcdir)/plugin/filter.syms
 nbdkit_qluks_filter_la_DEPENDENCIES = libformats.la libsectorcrypto.la libbase.la plugin/filter.syms

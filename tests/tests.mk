@@ -83,6 +83,7 @@ e2e_tests = \
 	tests/check-layering.sh \
 	tests/e2e/luks_matrix_test.py \
 	tests/e2e/parameters_test.py \
+	tests/e2e/qcow2_features_test.py \
 	tests/e2e/qcow2_matrix_test.py \
 	tests/e2e/serving_test.py \
 	$(END)

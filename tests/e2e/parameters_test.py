@@ -17,7 +17,7 @@ class Refused(qluks.TestCase):
 
     def test_unknown_parameter_names_the_nearest(self):
         self.assert_refused("unknown parameter qluks-pasphrase: the nearest is qluks-passphrase", "qluks-pasphrase=x")
-        self.assert_refused("unknown parameter qluks-header-file: the nearest is qluks-header", "qluks-header-file=x")
+        self.assert_refused("unknown parameter qluks-headers: the nearest is qluks-header", "qluks-headers=x")
 
     def test_values_that_cannot_be(self):
         self.assert_refused("qluks-layers=qcow3 is not known: it is auto or raw or qcow2 or luks or qcow2,luks or "
@@ -146,7 +146,8 @@ class Probes(qluks.TestCase):
     def test_help_lists_every_parameter(self):
         text = self.probe("--help")
         for name in ("passphrase", "key-file", "key-file-offset", "key-file-size", "key-slot", "header", "layers",
-                     "cache-size", "engine", "kdf-memory", "kdf-time"):
+                     "cache-size", "engine", "kdf-memory", "kdf-time", "backing", "backing-dir", "data-file",
+                     "snapshot"):
             self.assertRegex(text, rf"(?m)^qluks-{name}=")
 
     def test_version_and_dump_plugin(self):

@@ -51,6 +51,11 @@ def requires(*programs):
             sys.exit(77)
 
 
+def requires_or_skip(test, program):
+    if shutil.which(program) is None:
+        test.skipTest(f"{program} is not installed")
+
+
 def source_bytes(size, seed=1):
     """Bytes as a disk has them: runs of data, runs of zeroes, and a last part that is data."""
     rng = random.Random(seed)
@@ -241,6 +246,9 @@ class Server:
     def __init__(self, directory, *args, filters=(), options=(), stdin=None):
         self.dir = tempfile.mkdtemp(prefix="server-", dir=directory)
         self.log_path = os.path.join(self.dir, "log")
+        self.start(*args, filters=filters, options=options, stdin=stdin)
+
+    def start(self, *args, filters=(), options=(), stdin=None):
         status, self.pid = nbdkit(self.dir, *args, filters=filters, options=("-v", *options), log=self.log_path,
                                   stdin=stdin)
         if status != 0:
@@ -262,11 +270,19 @@ class Server:
     def lines(self, pattern):
         return [l for l in self.log().splitlines() if re.search(pattern, l)]
 
-    def stop(self):
+    def restart(self, *args):
+        """Serve again at the same URI."""
+        for name in ("sock", "pid"):
+            if os.path.exists(os.path.join(self.dir, name)):
+                os.unlink(os.path.join(self.dir, name))
+        self.start(*args)
+        return self
+
+    def stop(self, how=signal.SIGTERM):
         if self.pid is None:
             return
         process = os.pidfd_open(self.pid)
-        os.kill(self.pid, signal.SIGTERM)
+        os.kill(self.pid, how)
         ended = select.select([process], [], [], 60)[0]
         os.close(process)
         self.pid = None

@@ -132,6 +132,44 @@ TEST_F(FileDeviceTest, FileThatShrinksIsAnError) {
   EXPECT_EQ(s.error().code, Errc::io);
 }
 
+TEST_F(FileDeviceTest, HolesAreKnown) {
+  std::ofstream(path_) << "data";
+  ASSERT_EQ(truncate(path_.c_str(), 1 << 20), 0);
+  const auto device = FileDevice::open(path_);
+  ASSERT_TRUE(device);
+  uint64_t at = 0;
+  bool hole_seen = false;
+  while (at < (*device)->size()) {
+    const auto extent = (*device)->extent(at, (*device)->size() - at);
+    ASSERT_TRUE(extent);
+    ASSERT_GT(extent->length, 0U);
+    EXPECT_EQ(extent->hole, extent->zero);
+    EXPECT_FALSE(at == 0 && extent->hole);
+    hole_seen = hole_seen || extent->hole;
+    at += extent->length;
+  }
+  EXPECT_TRUE(hole_seen);
+}
+
+TEST_F(FileDeviceTest, NothingOutsideOfTheDirectoryIsOpened) {
+  std::string dir = ::testing::TempDir() + "/qluks-dir-XXXXXX";
+  ASSERT_NE(mkdtemp(dir.data()), nullptr);
+  std::ofstream(dir + "/inside") << "inside";
+  ASSERT_EQ(symlink("inside", (dir + "/link").c_str()), 0);
+  ASSERT_EQ(symlink(path_.c_str(), (dir + "/out").c_str()), 0);
+  ASSERT_EQ(symlink("..", (dir + "/up").c_str()), 0);
+  EXPECT_TRUE(FileDevice::open_beneath(dir, "inside"));
+  EXPECT_TRUE(FileDevice::open_beneath(dir, "link"));
+  const std::string name = path_.substr(path_.rfind('/') + 1);
+  for (const std::string& bad : {std::string("out"), "../" + name, "up/" + name, path_}) {
+    const auto device = FileDevice::open_beneath(dir, bad);
+    ASSERT_FALSE(device) << bad;
+    EXPECT_EQ(device.error().what, dir + "/" + bad + ": leads out of the directory");
+  }
+  EXPECT_FALSE(FileDevice::open_beneath(dir, "missing"));
+  for (const char* file : {"/inside", "/link", "/out", "/up", ""}) std::remove((dir + file).c_str());
+}
+
 TEST_F(FileDeviceTest, OnlyFilesAndBlockDevicesOpen) {
   EXPECT_FALSE(FileDevice::open("/dev/null"));
   EXPECT_FALSE(FileDevice::open("/"));

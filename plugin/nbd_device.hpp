@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A file beside the image that another NBD server has, named by a URI; by libnbd, where the build found it. */
+#ifndef QLUKS_PLUGIN_NBD_DEVICE_HPP
+#define QLUKS_PLUGIN_NBD_DEVICE_HPP
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/block_device.hpp"
+
+struct nbd_handle;
+
+namespace qluks {
+
+/* nbd://, nbds://, nbd+unix://, nbds+unix://, nbd+vsock://, nbds+vsock:// */
+bool is_nbd_uri(const std::string& source);
+
+/* Requests share a few connections.  One that is lost fails its request with EIO and is made anew by the next. */
+class NbdDevice final : public BlockDevice {
+ public:
+  static Result<std::unique_ptr<NbdDevice>> connect(const std::string& uri);
+  ~NbdDevice() override;
+
+  uint64_t size() const noexcept override { return size_; }
+  Limits limits() const noexcept override { return {}; }
+  Status read(std::span<std::byte> dst, uint64_t offset) override;
+  Result<Extent> extent(uint64_t /*offset*/, uint64_t max) override { return Extent{.length = max}; }
+
+ private:
+  explicit NbdDevice(std::string uri) : uri_(std::move(uri)) {}
+
+  struct Close {
+    void operator()(nbd_handle* handle) const noexcept;
+  };
+  using Handle = std::unique_ptr<nbd_handle, Close>;
+  class Lease;
+
+  Result<Handle> open_connection() const;
+
+  const std::string uri_;
+  uint64_t size_ = 0;
+
+  std::mutex mutex_; /* guards what follows; never held while waiting for the server */
+  std::condition_variable returned_;
+  std::vector<Handle> idle_;
+  unsigned in_use_ = 0;
+};
+
+} // namespace qluks
+
+#endif
