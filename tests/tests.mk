@@ -81,6 +81,7 @@ AM_TESTS_ENVIRONMENT = \
 	QLUKS_DUMP_GUEST='$(abs_builddir)/dump_guest'; export QLUKS_DUMP_GUEST;
 e2e_tests = \
 	tests/check-layering.sh \
+	tests/luks-verdicts.sh \
 	tests/e2e/luks_matrix_test.py \
 	tests/e2e/parameters_test.py \
 	tests/e2e/qcow2_features_test.py \
@@ -89,11 +90,6 @@ e2e_tests = \
 	$(END)
 TESTS += $(e2e_tests)
 EXTRA_DIST += $(e2e_tests) tests/support/qluks.py
-
-# Reads a LUKS volume through the layers, without nbdkit.
-check_PROGRAMS += read_device
-read_device_SOURCES = tests/support/read_device.cpp
-read_device_LDADD = libformats.la libsectorcrypto.la libbase.la
 
 # Reads a qcow2 through the layers, without nbdkit; what it reads is compared with QEMU.
 check_PROGRAMS += dump_guest

@@ -2,7 +2,8 @@
 #include "tests/support/luks_builder.hpp"
 
 #include <algorithm>
-#include <cstring>
+#include <cstdlib>
+#include <fstream>
 
 #include "base/checked.hpp"
 #include "base/units.hpp"
@@ -70,6 +71,14 @@ std::string base64(const Buffer& bytes) {
 }
 
 } // namespace
+
+void keep_image(const std::string& name, const std::vector<std::byte>& image) {
+  const char* folder = std::getenv("QLUKS_KEEP_IMAGES");
+  if (folder == nullptr) return;
+  std::ofstream file(std::string(folder) + "/" + name, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(image.data()), static_cast<std::streamsize>(image.size()));
+  if (!file) throw std::runtime_error("cannot write " + name);
+}
 
 SecureBuffer secret_of(std::string_view text) { return SecureBuffer::copy_of(std::as_bytes(std::span(text))); }
 

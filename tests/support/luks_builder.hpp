@@ -19,6 +19,9 @@ namespace qluks::test {
 
 SecureBuffer secret_of(std::string_view text);
 
+/* Write the image to the folder that QLUKS_KEEP_IMAGES names, if it is set: for asking other programs about it. */
+void keep_image(const std::string& name, const std::vector<std::byte>& image);
+
 /* ── LUKS1 ── */
 
 struct Luks1Spec {

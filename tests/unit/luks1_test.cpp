@@ -49,13 +49,23 @@ void fill(std::array<char, N>& field) {
   field.fill('a');
 }
 
+/* Put slot `i` at that sector, and its key material with it. */
+void move_slot(Luks1Volume& v, size_t i, uint32_t sector) {
+  be32& offset = v.phdr.keyslots[i].key_material_offset;
+  const auto at = [&](uint32_t s) { return v.rest.begin() + s * 512 - static_cast<ptrdiff_t>(sizeof v.phdr); };
+  const std::vector<std::byte> material(at(offset), at(offset + 250));
+  std::copy(material.begin(), material.end(), at(sector));
+  offset = sector;
+}
+
 /* The layout of cryptsetup 1.0: the first slot in sector 2, no rounding. */
 void pack_slots(Luks1Volume& v) {
-  uint32_t sector = 2;
-  for (auto& slot : v.phdr.keyslots) {
-    slot.key_material_offset = sector;
-    sector += 251;
-  }
+  for (uint32_t i = 0; i < 8; ++i) move_slot(v, i, 2 + i * 251);
+}
+
+void reverse_slots(Luks1Volume& v) {
+  for (uint32_t i = 1; i < 8; ++i) v.phdr.keyslots[i].key_material_offset = 8 + 256 * (7 - i);
+  move_slot(v, 0, 8 + 256 * 7);
 }
 
 const std::vector<Case> cases = {
@@ -71,11 +81,7 @@ const std::vector<Case> cases = {
     opens("PackedSlotsOfOldCryptsetup", pack_slots),
     opens(
         "DetachedWithPayloadAtZero", [](Luks1Volume& v) { v.phdr.payload_offset = 0; }, HeaderPlace::detached),
-    opens("SlotsInReverseOrder",
-          [](Luks1Volume& v) {
-            for (size_t i = 0; i < 8; ++i)
-              v.phdr.keyslots[i].key_material_offset = static_cast<uint32_t>(8 + 256 * (7 - i));
-          }),
+    opens("SlotsInReverseOrder", reverse_slots),
 
     invalid(
         "NoMagic", "no magic", [](Luks1Volume& v) { v.phdr.magic[0] = 'l'; }, HeaderPlace::in_qcow2),
@@ -193,21 +199,41 @@ const std::vector<Case> cases = {
 
 class Luks1Header : public ::testing::TestWithParam<Case> {};
 
+/* All are unlocked; attached volumes are read as well, others have their payload elsewhere. */
+Result<std::vector<std::byte>> read_volume(const std::vector<std::byte>& image, HeaderPlace place) {
+  MemoryDevice device(image);
+  Keyring keyring;
+  keyring.add_secret(test::secret_of("secret"));
+  const auto header = read_luks_header(device, place);
+  if (!header) return tl::unexpected(header.error());
+  const auto key = keyring.unlock(*header, device);
+  if (!key) return tl::unexpected(key.error());
+  if (place != HeaderPlace::attached) return std::vector<std::byte>();
+  const auto format = open_luks(device, keyring);
+  if (!format) return tl::unexpected(format.error());
+  const auto layer = (*format)->stack_on(device);
+  std::vector<std::byte> read(static_cast<size_t>(layer->size()));
+  if (Status s = layer->read(read, 0); !s) return propagate(s);
+  return read;
+}
+
+const char* const suffixes[] = {".luks1", ".luks1-header", ".luks1-qcow2"};
+
 TEST_P(Luks1Header, HasItsVerdict) {
   const Case& c = GetParam();
   Luks1Volume volume = make_luks1();
   c.change(volume);
-  MemoryDevice device(volume.image());
-  const auto header = read_luks_header(device, c.place);
+  const auto read = read_volume(volume.image(), c.place);
   if (!c.refused) {
-    ASSERT_TRUE(header) << header.error().what;
-    EXPECT_EQ(header->version, 1U);
+    test::keep_image(c.name + suffixes[static_cast<size_t>(c.place)], volume.image());
+    ASSERT_TRUE(read) << read.error().what;
+    EXPECT_EQ(*read, c.place == HeaderPlace::attached ? volume.plain : std::vector<std::byte>());
     return;
   }
-  ASSERT_FALSE(header);
-  EXPECT_EQ(header.error().code, *c.refused) << header.error().what;
-  EXPECT_NE(header.error().what.find(c.message), std::string::npos) << header.error().what;
-  EXPECT_EQ(header.error().what.find('\n'), std::string::npos);
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error().code, *c.refused) << read.error().what;
+  EXPECT_NE(read.error().what.find(c.message), std::string::npos) << read.error().what;
+  EXPECT_EQ(read.error().what.find('\n'), std::string::npos);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Luks1Header, ::testing::ValuesIn(cases),

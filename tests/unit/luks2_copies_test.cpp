@@ -168,6 +168,15 @@ TEST(Luks2Copies, SequenceOfPlacesDecidesAmongSecondaries) {
   EXPECT_EQ(label_of(image), "secondary");
 }
 
+TEST(Luks2Copies, SecondaryCopyOfAnotherSizeIsNone) {
+  Image image = image_of(3, 3);
+  std::fill_n(image.begin(), 4096, std::byte{0});
+  Image other = make_luks2({.hdr_size = 32 << 10}).copy(second);
+  image.resize(1 << 20);
+  std::copy(other.begin(), other.end(), image.begin() + second);
+  EXPECT_EQ(label_of(image).substr(0, 8), "refused:");
+}
+
 TEST(Luks2Copies, DevicesOfEveryLengthAreRefusedQuietly) {
   const Image image = image_of(3, 3);
   for (const size_t length :

@@ -518,6 +518,8 @@ TEST_P(Luks2Volumes, HaveTheirVerdict) {
   const Case& c = GetParam();
   Luks2Volume volume = make_luks2();
   c.change(volume);
+  if (!c.refused)
+    test::keep_image(c.name + (c.place == HeaderPlace::detached ? ".luks2-header" : ".luks2"), volume.image());
   const auto read = read_volume(volume, c.place);
   if (!c.refused) {
     ASSERT_TRUE(read) << read.error().what;
