@@ -18,6 +18,9 @@ namespace qluks {
 
 namespace {
 
+/* No read of several streams is longer; the longest stream has two clusters. */
+constexpr uint64_t fetch_bytes_max = 2 << 20;
+
 /* Contexts of a library that are dear to make.  There are as many as threads have used at once. */
 template <class T, T* (*make)(), auto destroy>
 class ContextPool {
@@ -152,24 +155,57 @@ CompressedClusters::CompressedClusters(const Qcow2Header& header, std::shared_pt
       cache_(std::move(cache)),
       owner_(cache_->new_owner()) {}
 
-Status CompressedClusters::read(BlockDevice& container, const Compressed& cluster, uint64_t in_cluster,
-                                std::span<std::byte> dst) const {
-  if (dst.size() == cluster_size_) return decompress(container, cluster, dst);
-  auto whole = cache_->get({.owner = owner_, .at = cluster.at.bytes}, cluster_size_,
-                           [&](std::span<std::byte> out) { return decompress(container, cluster, out); });
-  if (!whole) return propagate(whole);
-  std::copy_n(whole->get() + in_cluster, dst.size(), dst.begin());
+Status CompressedClusters::read(BlockDevice& container, std::span<const Part> parts) const {
+  while (!parts.empty()) {
+    const size_t count = neighbours(parts);
+    Status s = count == 0 ? read_from_cache(container, parts[0]) : read_whole(container, parts.first(count));
+    if (!s) return s;
+    parts = parts.subspan(std::max<size_t>(count, 1));
+  }
   return ok();
 }
 
-Status CompressedClusters::decompress(BlockDevice& container, const Compressed& cluster,
-                                      std::span<std::byte> out) const {
-  const auto in = std::make_unique_for_overwrite<std::byte[]>(cluster.bytes_max);
+/* How many parts from the first on are whole clusters that one read can fetch without fetching much else. */
+size_t CompressedClusters::neighbours(std::span<const Part> parts) const noexcept {
+  if (!is_whole(parts[0])) return 0;
+  const uint64_t start = parts[0].stream.at.bytes;
+  size_t count = 1;
+  for (; count < parts.size() && is_whole(parts[count]); ++count) {
+    const Compressed& before = parts[count - 1].stream;
+    const Compressed& next = parts[count].stream;
+    const bool follows = next.at >= before.at && next.at.bytes <= before.at.bytes + before.bytes_max;
+    if (!follows || next.at.bytes + next.bytes_max - start > fetch_bytes_max) break;
+  }
+  return count;
+}
+
+Status CompressedClusters::read_whole(BlockDevice& container, std::span<const Part> parts) const {
+  const uint64_t start = parts[0].stream.at.bytes;
+  uint64_t end = start;
+  for (const Part& part : parts) end = std::max(end, part.stream.at.bytes + part.stream.bytes_max);
+  const size_t length = static_cast<size_t>(end - start);
+  const auto fetched = std::make_unique_for_overwrite<std::byte[]>(length);
+  const std::span<std::byte> in(fetched.get(), length);
   /* The last sector may lie beyond the end of the file. */
-  if (Status s = read_zero_padded(container, {in.get(), cluster.bytes_max}, cluster.at.bytes); !s) return s;
-  Status s = decompressor_->decompress({in.get(), cluster.bytes_max}, out);
-  if (!s) return propagate(s, "compressed cluster at " + hex(cluster.at.bytes));
-  return s;
+  if (Status s = read_zero_padded(container, in, start); !s) return s;
+  for (const Part& part : parts) {
+    const size_t at = static_cast<size_t>(part.stream.at.bytes - start);
+    Status s = decompressor_->decompress(in.subspan(at, part.stream.bytes_max), part.out);
+    if (!s) return propagate(s, "guest offset " + hex(part.guest.bytes) + ": compressed cluster at " + hex(start + at));
+  }
+  return ok();
+}
+
+Status CompressedClusters::read_from_cache(BlockDevice& container, const Part& part) const {
+  const uint64_t in_cluster = part.guest.bytes & (cluster_size_ - 1);
+  const GuestOffset cluster{part.guest.bytes - in_cluster};
+  auto whole = cache_->get({.owner = owner_, .at = part.stream.at.bytes}, cluster_size_, [&](std::span<std::byte> out) {
+    const Part all{part.stream, cluster, out};
+    return read_whole(container, {&all, 1});
+  });
+  if (!whole) return propagate(whole);
+  std::copy_n(whole->get() + in_cluster, part.out.size(), part.out.begin());
+  return ok();
 }
 
 } // namespace qluks

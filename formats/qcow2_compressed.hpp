@@ -7,8 +7,9 @@
  * The entry says in sectors where a stream ends, so what follows the stream is junk and is not looked at.  The output
  * is one cluster, no more and no less; where it would be more, deflate is cut off and zstd is an error, as in QEMU.
  *
- * A request for a whole cluster is decompressed into the client's buffer.  For a part of one the cluster is kept in
- * the cache, so that small reads do not decompress it again and again.
+ * Whole clusters are decompressed into the client's buffer, and streams that follow each other in the file are
+ * fetched by one read.  For a part of a cluster the cluster is kept in the cache, so that small reads do not
+ * decompress it again and again.
  */
 #ifndef QLUKS_FORMATS_QCOW2_COMPRESSED_HPP
 #define QLUKS_FORMATS_QCOW2_COMPRESSED_HPP
@@ -34,11 +35,19 @@ class CompressedClusters {
  public:
   CompressedClusters(const Qcow2Header& header, std::shared_ptr<Qcow2Cache> cache);
 
-  /* `dst` from `in_cluster` on, which both lie inside of the cluster. */
-  Status read(BlockDevice& container, const Compressed& cluster, uint64_t in_cluster, std::span<std::byte> dst) const;
+  /* A piece of one cluster that a request wants. */
+  struct Part {
+    Compressed stream;
+    GuestOffset guest; /* where the part starts */
+    std::span<std::byte> out;
+  };
+  Status read(BlockDevice& container, std::span<const Part> parts) const;
 
  private:
-  Status decompress(BlockDevice& container, const Compressed& cluster, std::span<std::byte> out) const;
+  bool is_whole(const Part& part) const noexcept { return part.out.size() == cluster_size_; }
+  size_t neighbours(std::span<const Part> parts) const noexcept;
+  Status read_whole(BlockDevice& container, std::span<const Part> parts) const;
+  Status read_from_cache(BlockDevice& container, const Part& part) const;
 
   size_t cluster_size_;
   std::unique_ptr<Decompressor> decompressor_;

@@ -4,13 +4,14 @@
  *      request ──sectors, if encrypted──▶ runs ──Data──────────▶ one read below into the client's buffer, decrypted
  *                                              ├─Zero──────────▶ zeroes
  *                                              ├─Unallocated───▶ backing file, zeroes beyond its end or without one
- *                                              └─Compressed────▶ one read below, decompressed
+ *                                              └─Compressed────▶ put aside, then all of them together
  *
  * Data beyond the end of the container reads as zeroes, as in QEMU: in an encrypted image these are cipher text and
  * are decrypted like any other.
  */
 #include <algorithm>
 #include <bit>
+#include <vector>
 
 #include "base/aligned.hpp"
 #include "base/window.hpp"
@@ -91,20 +92,24 @@ class Qcow2Layer final : public BlockDevice {
   }
 
   Status read_runs(std::span<std::byte> dst, GuestOffset at) {
+    std::vector<CompressedClusters::Part> compressed;
     while (!dst.empty()) {
       auto run = image_.map.run_at(below_, at, dst.size());
       if (!run) return propagate(run);
-      const size_t length = static_cast<size_t>(run->length);
-      if (Status s = read_run(*run, dst.first(length), at); !s) return s;
-      dst = dst.subspan(length);
-      at.bytes += length;
+      const auto out = dst.first(static_cast<size_t>(run->length));
+      if (const auto* stream = std::get_if<Compressed>(&run->mapping)) {
+        compressed.push_back({*stream, at, out});
+      } else if (Status s = read_run(*run, out, at); !s) {
+        return s;
+      }
+      dst = dst.subspan(out.size());
+      at.bytes += out.size();
     }
-    return ok();
+    return compressed.empty() ? ok() : read_compressed(compressed);
   }
 
   Status read_run(const Run& run, std::span<std::byte> dst, GuestOffset at) {
     if (const auto* data = std::get_if<Data>(&run.mapping)) return read_data(*data, dst, at);
-    if (const auto* compressed = std::get_if<Compressed>(&run.mapping)) return read_compressed(*compressed, dst, at);
     if (std::holds_alternative<Unallocated>(run.mapping) && image_.backing) {
       return read_zero_padded(*image_.backing, dst, at.bytes);
     }
@@ -120,11 +125,10 @@ class Qcow2Layer final : public BlockDevice {
 
   /* QEMU stores a compressed cluster of an encrypted image in plain text, if one makes it, and reads it back.  Here
    * nothing that was not decrypted is served as what a key holder wrote. */
-  Status read_compressed(const Compressed& cluster, std::span<std::byte> dst, GuestOffset at) {
-    Status s = image_.crypt ? fail(Errc::corrupt, "compressed cluster in an encrypted image")
-                            : image_.compressed.read(below_, cluster, image_.map.geometry().in_cluster(at), dst);
-    if (!s) return propagate(s, "guest offset " + hex(at.bytes));
-    return s;
+  Status read_compressed(std::span<const CompressedClusters::Part> parts) {
+    if (!image_.crypt) return image_.compressed.read(below_, parts);
+    return fail(Errc::corrupt,
+                "guest offset " + hex(parts[0].guest.bytes) + ": compressed cluster in an encrypted image");
   }
 
   Status cache_run(const Run& run, GuestOffset at) {

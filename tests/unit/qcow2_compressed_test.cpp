@@ -189,6 +189,30 @@ TEST_F(CompressedLayer, WholeClustersDoNotFillTheCache) {
   EXPECT_EQ(device.calls.size(), 1U);
 }
 
+TEST(CompressedLayers, StreamsThatFollowEachOtherAreOneRead) {
+  test::Qcow2Image image({});
+  const Bytes stream = deflated(sample());
+  image.set_l2(3, 0); /* so that the L2 table is not between the streams */
+  uint64_t at = image.add_cluster(0) + 77;
+  while (image.bytes().size() < at + 4 * stream.size()) image.add_cluster(0);
+  for (const uint64_t guest : {0, 1, 2, 5}) {
+    std::copy(stream.begin(), stream.end(), image.bytes().begin() + static_cast<ptrdiff_t>(at));
+    const uint64_t more_sectors = (at % 512 + stream.size() - 1) / 512;
+    image.set_l2(guest, test::Qcow2Image::compressed_flag | (more_sectors << 54) | at);
+    at += stream.size();
+  }
+  auto device = image.device();
+  Keyring keyring;
+  const auto format = open_qcow2(device, keyring, {});
+  ASSERT_TRUE(format);
+  const auto disk = (*format)->stack_on(device);
+  Bytes out(6 * cluster, std::byte{0xee});
+  device.calls.clear();
+  ASSERT_TRUE(disk->read(out, 0));
+  EXPECT_EQ(out, sample() + sample() + sample() + Bytes(2 * cluster) + sample());
+  EXPECT_EQ(device.calls.size(), 2U); /* the L2 table, the streams */
+}
+
 TEST_F(CompressedLayer, DamagedStreamIsAnError) {
   auto device = image_.device();
   const auto format = open_qcow2(device, keyring_, {});
