@@ -50,8 +50,8 @@ TEST_F(ReadUnaligned, LargeRequestReadsItsMiddleInPlace) {
 }
 
 TEST_F(ReadUnaligned, EveryOffsetAndLengthAroundTheUnits) {
-  for (const uint64_t offset : {0, 1, 511, 512, 513, 1023, 1024}) {
-    for (const size_t length : {1, 2, 511, 512, 513, 1024, 65535, 65536, 65537, 66000, 131072, 131073}) {
+  for (const uint64_t offset : {0U, 1U, 511U, 512U, 513U, 1023U, 1024U}) {
+    for (const size_t length : {1U, 2U, 511U, 512U, 513U, 1024U, 65535U, 65536U, 65537U, 66000U, 131072U, 131073U}) {
       EXPECT_EQ(read(offset, length), expected(offset, length)) << offset << "+" << length;
     }
   }

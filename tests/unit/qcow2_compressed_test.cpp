@@ -195,7 +195,7 @@ TEST(CompressedLayers, StreamsThatFollowEachOtherAreOneRead) {
   image.set_l2(3, 0); /* so that the L2 table is not between the streams */
   uint64_t at = image.add_cluster(0) + 77;
   while (image.bytes().size() < at + 4 * stream.size()) image.add_cluster(0);
-  for (const uint64_t guest : {0, 1, 2, 5}) {
+  for (const uint64_t guest : {0U, 1U, 2U, 5U}) {
     std::copy(stream.begin(), stream.end(), image.bytes().begin() + static_cast<ptrdiff_t>(at));
     const uint64_t more_sectors = (at % 512 + stream.size() - 1) / 512;
     image.set_l2(guest, test::Qcow2Image::compressed_flag | (more_sectors << 54) | at);
