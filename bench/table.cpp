@@ -2,8 +2,8 @@
 #include "bench/table.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <numeric>
 
@@ -11,15 +11,9 @@ namespace qluks::bench {
 
 namespace {
 
-double seconds_of(const std::function<void()>& go) {
-  const auto start = std::chrono::steady_clock::now();
-  go();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 double median(std::vector<double> values) {
   if (values.empty()) return 0;
-  std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(values.size() / 2), values.end());
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
   return values[values.size() / 2];
 }
 
@@ -52,8 +46,17 @@ void print_row(const std::vector<std::string>& cells, size_t first_width) {
 
 } // namespace
 
-Race::Race(std::string title, std::vector<Contestant> contestants)
-    : title_(std::move(title)), contestants_(std::move(contestants)) {}
+Race::Race(std::string title, std::vector<Contestant> contestants, clockid_t clock)
+    : title_(std::move(title)), contestants_(std::move(contestants)), clock_(clock) {}
+
+double Race::seconds_of(const std::function<void()>& go) const {
+  timespec start{};
+  timespec end{};
+  clock_gettime(clock_, &start);
+  go();
+  clock_gettime(clock_, &end);
+  return static_cast<double>(end.tv_sec - start.tv_sec) + 1e-9 * static_cast<double>(end.tv_nsec - start.tv_nsec);
+}
 
 void Race::repeat_turns(double seconds) {
   for (Contestant& c : contestants_) {
