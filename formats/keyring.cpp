@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "formats/keyring.hpp"
 
-#include <algorithm>
+#include <utility>
 
 #include "base/log.hpp"
 #include "formats/keyslot.hpp"
@@ -41,7 +41,7 @@ std::string fingerprint_of(const LuksHeader& header, const std::vector<const Luk
   return {reinterpret_cast<const char*>(digest.data()), digest.size()};
 }
 
-bool ends_in_newline(const SecureBuffer& secret) { return !secret.empty() && secret.span().back() == std::byte{'\n'}; }
+bool ends_in_newline(Bytes secret) { return !secret.empty() && secret.back() == std::byte{'\n'}; }
 
 } // namespace
 
@@ -58,6 +58,10 @@ Result<Keyring::Slots> Keyring::slots_to_try(const LuksHeader& header) const {
 }
 
 Result<Keyring::Key> Keyring::unlock(const LuksHeader& header, BlockDevice& device) {
+  if (volume_key_) {
+    const std::string fingerprint = fingerprint_of(header, {}, {});
+    return unlock_once(fingerprint, [&] { return check_volume_key(header); });
+  }
   const auto slots = slots_to_try(header);
   if (!slots) return tl::unexpected(slots.error());
   if (secrets_.empty()) {
@@ -71,11 +75,15 @@ Result<Keyring::Key> Keyring::unlock(const LuksHeader& header, BlockDevice& devi
     materials.push_back(std::move(*material));
   }
   const std::string fingerprint = fingerprint_of(header, *slots, materials);
-  if (auto known = recall(fingerprint)) return std::move(*known);
+  return unlock_once(fingerprint, [&] { return derive(header, *slots, materials); });
+}
 
+/* Nothing is read from a device while the lock is held. */
+Result<Keyring::Key> Keyring::unlock_once(const std::string& fingerprint, const std::function<Result<Key>()>& work) {
+  if (auto known = recall(fingerprint)) return std::move(*known);
   const std::lock_guard one_at_a_time(derivation_mutex_);
   if (auto known = recall(fingerprint)) return std::move(*known);
-  Result<Key> outcome = derive(header, *slots, materials);
+  Result<Key> outcome = work();
   if (outcome || outcome.error().code == Errc::wrong_passphrase) remember(fingerprint, outcome);
   return outcome;
 }
@@ -97,19 +105,42 @@ void Keyring::remember(const std::string& fingerprint, const Result<Key>& outcom
   oldest_first_.push_back(fingerprint);
 }
 
+Result<Keyring::Key> Keyring::check_volume_key(const LuksHeader& header) {
+  if (!header.cipher.accepts_key_bytes(volume_key_->size())) {
+    return fail(Errc::wrong_passphrase, volume_name(header) + ": the volume key has " +
+                                            std::to_string(volume_key_->size()) + " bytes, which is no key size of " +
+                                            header.cipher.name());
+  }
+  if (Status s = kdf_meter_.check_digests(header, kdf_limits_); !s) return propagate(s, volume_name(header));
+  for (const LuksDigest& digest : header.digests) {
+    if (!matches_digest(digest, volume_key_->span())) continue;
+    log_debug(volume_name(header) + ": the volume key matches its digest");
+    return std::make_shared<const Unlocked>(Unlocked{SecureBuffer::copy_of(volume_key_->span()), std::nullopt});
+  }
+  return fail(Errc::wrong_passphrase,
+              volume_name(header) + ": the volume key is not the one that its header describes");
+}
+
 Result<Keyring::Key> Keyring::derive(const LuksHeader& header, const Slots& slots, const Materials& materials) {
   if (Status s = kdf_meter_.check(header, slots, secrets_.size(), kdf_limits_); !s) {
     return propagate(s, volume_name(header));
   }
-  std::string failures;
+  std::string notes;
+  size_t newlines = 0;
   size_t derivations = 0;
-  for (const SecureBuffer& secret : secrets_) {
+  for (const auto& given : secrets_) {
+    Result<SecureBuffer> found; /* holds what a source gave until it has been tried */
+    if (const auto* source = std::get_if<SecretSource>(&given)) found = (*source)(header);
+    if (!found) return propagate(found, volume_name(header));
+    const auto* kept = std::get_if<SecureBuffer>(&given);
+    const Bytes secret = kept != nullptr ? kept->span() : std::as_const(*found).span();
+    newlines += ends_in_newline(secret);
     for (size_t i = 0; i < slots.size(); ++i) {
       const LuksKeyslot& slot = *slots[i];
       ++derivations;
-      auto key = open_keyslot(slot, header.digests[slot.digest], materials[i], secret.span());
+      auto key = open_keyslot(slot, header.digests[slot.digest], materials[i], secret);
       if (!key && key.error().code == Errc::no_memory) return propagate(key, volume_name(header));
-      if (!key) failures += "; key slot " + std::to_string(slot.number) + ": " + key.error().what;
+      if (!key) notes += "; key slot " + std::to_string(slot.number) + ": " + key.error().what;
       if (!key || !*key) continue;
       log_debug(volume_name(header) + ": key slot " + std::to_string(slot.number) + " (" + describe_kdf(slot) +
                 ") opened after " + count_of(derivations, "derivation"));
@@ -117,15 +148,15 @@ Result<Keyring::Key> Keyring::derive(const LuksHeader& header, const Slots& slot
     }
   }
   log_debug(volume_name(header) + ": refused after " + count_of(derivations, "derivation"));
-  return fail(Errc::wrong_passphrase, refusal(header, slots, failures));
+  return fail(Errc::wrong_passphrase, refusal(header, slots, notes, newlines));
 }
 
-std::string Keyring::refusal(const LuksHeader& header, const Slots& slots, const std::string& failures) const {
+std::string Keyring::refusal(const LuksHeader& header, const Slots& slots, const std::string& notes,
+                             size_t newlines) const {
   std::string text = volume_name(header) + ": no key slot opens: " + count_of(secrets_.size(), "secret") +
                      " tried on " + count_of(slots.size(), "key slot") + " (";
   for (const LuksKeyslot* slot : slots) text += (slot == slots.front() ? "" : ", ") + std::to_string(slot->number);
-  text += ")" + failures + skipped_slots(header, only_slot_);
-  const auto newlines = std::count_if(secrets_.begin(), secrets_.end(), ends_in_newline);
+  text += ")" + notes + skipped_slots(header, only_slot_);
   if (newlines == 0) return text;
   return text + (secrets_.size() == 1 ? "; the secret ends" : "; one of the secrets ends") +
          " in a newline, which counts: write it with \"printf %s\" rather than \"echo\"";

@@ -2,6 +2,7 @@
 #include "formats/luks2.hpp"
 
 #include <algorithm>
+#include <map>
 
 #include "base/checked.hpp"
 #include "base/log.hpp"
@@ -222,7 +223,7 @@ Status decode_area(const Luks2Area& area, LuksKeyslot& slot) {
   if (!cipher->accepts_key_bytes(area.key_size)) {
     return invalid("area: key_size " + std::to_string(area.key_size) + " is no key size of " + cipher->name());
   }
-  const uint64_t material_bytes = uint64_t{slot.key_bytes} * af_stripes;
+  const uint64_t material_bytes = *checked_align_up<uint64_t>(uint64_t{slot.key_bytes} * af_stripes, sector_bytes);
   if (area.size < material_bytes) {
     return invalid("area: size " + std::to_string(area.size) + " does not hold the key material of " +
                    std::to_string(material_bytes) + " bytes");
@@ -259,19 +260,36 @@ const Luks2Digest& digest_of(const Luks2Keyslot& slot, const Luks2Metadata& meta
 /* A slot whose digest does not list the payload's segment is "unbound": it holds some other key. */
 bool is_bound(const Luks2Digest& digest) { return std::count(digest.segments.begin(), digest.segments.end(), 0U) != 0; }
 
-void add_keyslot(LuksHeader& header, const Luks2Keyslot& slot, const Luks2Digest& digest) {
+/* By number: where the digest is in LuksHeader::digests, or why it is not. */
+using DigestIndex = std::map<uint32_t, Result<size_t>>;
+
+DigestIndex add_digests(LuksHeader& header, const Luks2Metadata& metadata) {
+  DigestIndex index;
+  for (const Luks2Digest& digest : metadata.digests) {
+    if (!is_bound(digest)) continue;
+    Result<LuksDigest> decoded = decode_digest(digest);
+    if (!decoded) {
+      index.emplace(digest.number, propagate(decoded));
+      continue;
+    }
+    index.emplace(digest.number, header.digests.size());
+    header.digests.push_back(std::move(*decoded));
+  }
+  return index;
+}
+
+void add_keyslot(LuksHeader& header, const Luks2Keyslot& slot, const Result<size_t>& digest) {
   Result<LuksKeyslot> decoded = decode_keyslot(slot, header.cipher);
-  Result<LuksDigest> decoded_digest = decode_digest(digest);
-  if (!decoded || !decoded_digest) {
-    header.skipped.push_back({slot.number, !decoded ? decoded.error().what : decoded_digest.error().what});
+  if (!decoded || !digest) {
+    header.skipped.push_back({slot.number, !decoded ? decoded.error().what : digest.error().what});
     return;
   }
-  decoded->digest = header.digests.size();
-  header.digests.push_back(std::move(*decoded_digest));
+  decoded->digest = *digest;
   header.keyslots.push_back(std::move(*decoded));
 }
 
 void add_keyslots(LuksHeader& header, const Luks2Metadata& metadata) {
+  const DigestIndex digests = add_digests(header, metadata);
   std::vector<Luks2Keyslot> slots = metadata.keyslots;
   std::stable_partition(slots.begin(), slots.end(), [](const auto& slot) { return slot.priority == priority_prefer; });
   for (const Luks2Keyslot& slot : slots) {
@@ -279,8 +297,8 @@ void add_keyslots(LuksHeader& header, const Luks2Metadata& metadata) {
       header.skipped.push_back({slot.number, "unknown type " + in_quotes(slot.type)});
       continue;
     }
-    const Luks2Digest& digest = digest_of(slot, metadata);
-    if (is_bound(digest)) add_keyslot(header, slot, digest);
+    const auto digest = digests.find(digest_of(slot, metadata).number);
+    if (digest != digests.end()) add_keyslot(header, slot, digest->second);
   }
 }
 
@@ -292,6 +310,7 @@ Result<LuksHeader> interpret(const ValidCopy& valid, HeaderPlace place) {
   header.version = 2;
   header.uuid = valid.copy.uuid;
   header.label = valid.copy.label;
+  header.tokens = valid.metadata.tokens;
   if (Status s = set_payload(header, *segment, place); !s) return propagate(s);
   add_keyslots(header, valid.metadata);
   header.fingerprint = luks_fingerprint(std::array{Bytes(valid.copy.bytes)});

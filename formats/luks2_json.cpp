@@ -107,6 +107,11 @@ Result<Json> parse_json(std::string_view text) {
   return fail(Errc::invalid_format, "JSON: " + builder.error);
 }
 
+std::string json_member_text(std::string_view text, const std::string& name) {
+  const auto json = nlohmann::ordered_json::parse(text.begin(), text.end(), nullptr, false);
+  return json.is_object() && json.contains(name) ? json[name].dump() : "null";
+}
+
 bool parse_decimal(std::string_view text, uint64_t& value) noexcept {
   const char* end = text.data() + text.size();
   const auto result = std::from_chars(text.data(), end, value); /* an unsigned type takes no sign */

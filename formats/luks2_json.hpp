@@ -41,6 +41,10 @@ struct JsonMember {
 /* The whole of `text` is one JSON value. */
 Result<Json> parse_json(std::string_view text);
 
+/* One member of the object that `text` is, as JSON without white space; "null" if it is not there.  `text` has passed
+ * parse_json. */
+std::string json_member_text(std::string_view text, const std::string& name);
+
 /* Reads the members of one object.  The first thing that is wrong is kept in the shared status, with the path to it
  * ("keyslots.3.area.offset"); after that every read gives an empty value, so that a decoder can read all its fields
  * and ask once.  Borrows the Json and the status. */

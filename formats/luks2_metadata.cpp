@@ -266,6 +266,7 @@ Result<Luks2Metadata> parse_luks2_metadata(std::string_view json, uint64_t hdr_s
   if (!root) return tl::unexpected(root.error());
   Luks2Metadata metadata;
   metadata.hdr_size = hdr_size;
+  metadata.tokens = json_member_text(json, "tokens");
   Status status = ok();
   decode(JsonFields(*root, "", status), metadata);
   if (!status) return propagate(status);

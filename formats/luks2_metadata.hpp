@@ -84,6 +84,7 @@ struct Luks2Metadata {
   std::vector<Luks2Keyslot> keyslots; /* in the order of the text */
   std::vector<Luks2Segment> segments; /* by number, which is their index */
   std::vector<Luks2Digest> digests;
+  std::string tokens; /* as JSON text: what is in them concerns other programs */
 
   uint64_t keyslots_end() const noexcept { return 2 * hdr_size + keyslots_size; }
 };

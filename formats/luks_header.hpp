@@ -66,7 +66,8 @@ struct LuksSkippedSlot {
 struct LuksHeader {
   uint32_t version = 0;
   std::string uuid;
-  std::string label; /* LUKS2 only */
+  std::string label;         /* LUKS2 only */
+  std::string tokens = "{}"; /* LUKS2: the object of that name, as JSON; for programs that find secrets by it */
 
   CipherSpec cipher;
   uint32_t key_bytes = 0; /* of the volume key; 0 if only the key slot says (LUKS2) */
@@ -78,7 +79,7 @@ struct LuksHeader {
   /* Usable slots only, in the order in which they are to be tried. */
   std::vector<LuksKeyslot> keyslots;
   std::vector<LuksSkippedSlot> skipped;
-  std::vector<LuksDigest> digests;
+  std::vector<LuksDigest> digests; /* each of the payload's volume key */
 
   /* SHA-256 over the bytes of the header that was used. */
   std::vector<std::byte> fingerprint;

@@ -78,6 +78,16 @@ double KdfMeter::seconds_of(const LuksKeyslot& slot, const LuksDigest& digest) {
   return verify + pbkdf2_seconds(*params.hash, params.iterations, slot.area_key_bytes);
 }
 
+Status KdfMeter::check_digests(const LuksHeader& header, const KdfLimits& limits) {
+  double total = 0;
+  for (const LuksDigest& digest : header.digests) {
+    total += pbkdf2_seconds(*digest.hash, digest.iterations, digest.digest.size());
+  }
+  if (total <= limits.seconds) return ok();
+  return fail(Errc::unsupported, "checking the volume key may take " + rounded(total) + " s, the limit is " +
+                                     std::to_string(limits.seconds) + " s: raise qluks-kdf-time");
+}
+
 Status KdfMeter::check(const LuksHeader& header, const std::vector<const LuksKeyslot*>& slots, size_t secrets,
                        const KdfLimits& limits) {
   double total = 0;

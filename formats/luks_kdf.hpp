@@ -33,6 +33,9 @@ class KdfMeter {
   Status check(const LuksHeader& header, const std::vector<const LuksKeyslot*>& slots, size_t secrets,
                const KdfLimits& limits);
 
+  /* The same for comparing a volume key with all digests. */
+  Status check_digests(const LuksHeader& header, const KdfLimits& limits);
+
  private:
   double seconds_of(const LuksKeyslot& slot, const LuksDigest& digest);
   double pbkdf2_seconds(const HashAlgorithm& hash, uint32_t iterations, size_t key_bytes);

@@ -104,9 +104,10 @@ Status check_payload(const Payload& payload, uint64_t device_bytes) {
 void log_opened(const LuksHeader& header, const Keyring::Unlocked& unlocked, const SectorCipher& cipher) {
   log_debug("LUKS" + std::to_string(header.version) + ": uuid " + in_quotes(header.uuid) +
             (header.label.empty() ? "" : ", label " + in_quotes(header.label)) + ", " + header.cipher.name() + " " +
-            std::to_string(unlocked.volume_key.size() * 8) + "-bit, key slot " + std::to_string(unlocked.slot) +
-            ", sector size " + std::to_string(header.sector_size) + ", payload offset " +
-            std::to_string(header.payload_offset) + ", engine " + std::string(cipher.engine()));
+            std::to_string(unlocked.volume_key.size() * 8) + "-bit, " +
+            (unlocked.slot ? "key slot " + std::to_string(*unlocked.slot) : "given volume key") + ", sector size " +
+            std::to_string(header.sector_size) + ", payload offset " + std::to_string(header.payload_offset) +
+            ", engine " + std::string(cipher.engine()));
 }
 
 Result<std::unique_ptr<Format>> open_payload_of(const LuksHeader& header, const Keyring::Unlocked& unlocked,

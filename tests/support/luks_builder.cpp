@@ -80,6 +80,8 @@ void keep_image(const std::string& name, const std::vector<std::byte>& image) {
   if (!file) throw std::runtime_error("cannot write " + name);
 }
 
+std::vector<std::byte> volume_key(size_t bytes) { return filler(bytes, 1); }
+
 SecureBuffer secret_of(std::string_view text) { return SecureBuffer::copy_of(std::as_bytes(std::span(text))); }
 
 /* ── LUKS1 ── */
@@ -134,7 +136,7 @@ Luks1Volume make_luks1(const Luks1Spec& spec) {
   phdr.digest_iterations = iterations;
   lay_out_luks1(volume, spec);
 
-  const Buffer key = filler(spec.key_bytes, 1);
+  const Buffer key = volume_key(spec.key_bytes);
   const Buffer digest = derive_pbkdf2(spec.hash, key, phdr.digest_salt, phdr.digest.size());
   std::copy(digest.begin(), digest.end(), phdr.digest.begin());
   for (uint32_t i = 0; i < spec.secrets.size(); ++i) add_luks1_slot(volume, spec, key, i);
@@ -261,7 +263,7 @@ Luks2Volume make_luks2(const Luks2Spec& spec) {
   const uint64_t keyslots_size = std::max<size_t>(spec.slots.size(), 2) * area_bytes(spec);
   volume.rest.resize(static_cast<size_t>(keyslots_size) + spec.payload_bytes);
   fill_json(volume, spec, keyslots_size);
-  const Buffer key = filler(spec.key_bytes, 1);
+  const Buffer key = volume_key(spec.key_bytes);
   const Buffer other_key = filler(spec.key_bytes, 5);
   for (size_t i = 0; i < spec.slots.size(); ++i) {
     add_luks2_slot(volume, spec, spec.slots[i].bound ? key : other_key, i);

@@ -41,6 +41,9 @@ struct Luks1Volume {
   std::vector<std::byte> image() const;
 };
 
+/* The key of every volume that is made here. */
+std::vector<std::byte> volume_key(size_t bytes);
+
 Luks1Volume make_luks1(const Luks1Spec& spec = {});
 
 /* ── LUKS2 ── */

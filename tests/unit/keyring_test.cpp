@@ -44,7 +44,7 @@ class KeyringTest : public ::testing::Test {
   std::string outcome(std::vector<std::byte> image) {
     MemoryDevice device(std::move(image));
     const auto key = unlock(device);
-    return key ? "slot " + std::to_string((*key)->slot) : key.error().what;
+    return key ? "slot " + std::to_string(*(*key)->slot) : key.error().what;
   }
 
   static size_t derivation_reports() {
@@ -149,6 +149,66 @@ TEST_F(KeyringTest, NewlineHint) {
 
 TEST_F(KeyringTest, NoSecretIsSaid) {
   EXPECT_NE(outcome(image_of({{"a"}})).find("needs a secret: use qluks-passphrase"), std::string::npos);
+}
+
+TEST_F(KeyringTest, VolumeKeyIsComparedWithTheDigest) {
+  EXPECT_FALSE(keyring_.has_secrets());
+  keyring_.use_volume_key(SecureBuffer::copy_of(test::volume_key(32)));
+  EXPECT_TRUE(keyring_.has_secrets());
+  Luks2Volume erased = make_luks2({.slots = {{"a"}}});
+  erased.json["keyslots"] = nlohmann::json::object();
+  erased.digest()["keyslots"] = nlohmann::json::array();
+  for (const auto& image :
+       {make_luks1().image(), make_luks1({.secrets = {}}).image(), make_luks2().image(), erased.image()}) {
+    MemoryDevice device(image);
+    const auto key = unlock(device);
+    ASSERT_TRUE(key) << key.error().what;
+    EXPECT_EQ((*key)->slot, std::nullopt);
+    EXPECT_TRUE(equal_constant_time((*key)->volume_key.span(), test::volume_key(32)));
+  }
+}
+
+TEST_F(KeyringTest, OtherVolumeKeysAreRefused) {
+  auto bytes = test::volume_key(32);
+  bytes.back() ^= std::byte{1};
+  keyring_.use_volume_key(SecureBuffer::copy_of(bytes));
+  EXPECT_NE(outcome(make_luks2().image()).find("the volume key is not the one that its header describes"),
+            std::string::npos);
+  EXPECT_NE(outcome(make_luks1().image()).find("the volume key is not the one"), std::string::npos);
+  keyring_.use_volume_key(SecureBuffer::copy_of(test::volume_key(33)));
+  EXPECT_NE(outcome(make_luks2({.hdr_size = 32 << 10}).image()).find("has 33 bytes, which is no key size of"),
+            std::string::npos);
+}
+
+TEST_F(KeyringTest, SourceIsAskedOnceAndOnlyIfNothingInFrontOfItOpens) {
+  int asked = 0;
+  keyring_.add_secret(secret_of("a"));
+  keyring_.add_secret_source([&](const LuksHeader& header) -> Result<SecureBuffer> {
+    ++asked;
+    EXPECT_EQ(header.tokens, R"({"3":{"type":"clevis","keyslots":["0"]}})");
+    return secret_of("b");
+  });
+  Luks2Volume volume = make_luks2({.slots = {{"a"}}});
+  volume.json["tokens"]["3"] = {{"type", "clevis"}, {"keyslots", {"0"}}};
+  EXPECT_EQ(outcome(volume.image()), "slot 0");
+  EXPECT_EQ(asked, 0);
+  volume = make_luks2({.slots = {{"b"}}});
+  volume.json["tokens"]["3"] = {{"type", "clevis"}, {"keyslots", {"0"}}};
+  EXPECT_EQ(outcome(volume.image()), "slot 0");
+  EXPECT_EQ(outcome(volume.image()), "slot 0");
+  EXPECT_EQ(asked, 1);
+}
+
+TEST_F(KeyringTest, FailureOfASourceIsTheRefusalAndNotRemembered) {
+  int asked = 0;
+  keyring_.add_secret_source([&](const LuksHeader&) -> Result<SecureBuffer> {
+    if (++asked == 1) return fail(Errc::io, "the program ended with 1");
+    return secret_of("a\n");
+  });
+  const auto image = image_of({{"a"}});
+  EXPECT_NE(outcome(image).find("\": the program ended with 1"), std::string::npos);
+  EXPECT_NE(outcome(image).find("; the secret ends in a newline"), std::string::npos);
+  EXPECT_EQ(asked, 2);
 }
 
 TEST_F(KeyringTest, ManyClientsCostOneDerivation) {
@@ -267,6 +327,12 @@ TEST_F(KdfCost, Pbkdf2Iterations) {
 TEST_F(KdfCost, DigestIterations) {
   volume_.digest()["iterations"] = UINT32_MAX;
   EXPECT_NE(refusal().find("the limit is 60 s: raise qluks-kdf-time"), std::string::npos);
+}
+
+TEST_F(KdfCost, DigestIterationsForAVolumeKey) {
+  volume_.digest()["iterations"] = UINT32_MAX;
+  keyring_.use_volume_key(SecureBuffer::copy_of(test::volume_key(32)));
+  EXPECT_NE(refusal().find("checking the volume key may take"), std::string::npos);
 }
 
 TEST_F(KdfCost, Luks1Iterations) {
