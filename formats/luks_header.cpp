@@ -47,7 +47,9 @@ Result<bool> probe_luks(BlockDevice& device) {
   return probe_luks2_secondary(device);
 }
 
-Result<LuksHeader> read_luks_header(BlockDevice& device, HeaderPlace place) {
+namespace {
+
+Result<LuksHeader> read_either_version(BlockDevice& device, HeaderPlace place) {
   const auto start = read_start(device);
   if (!start) return tl::unexpected(start.error());
   const bool has_magic = start->magic == luks_magic;
@@ -55,6 +57,14 @@ Result<LuksHeader> read_luks_header(BlockDevice& device, HeaderPlace place) {
   if (place != HeaderPlace::in_qcow2) return read_luks2(device, place);
   if (!has_magic) return fail(Errc::invalid_format, "LUKS header of the qcow2: no magic");
   return fail(Errc::unsupported, "LUKS header of the qcow2: version " + std::to_string(start->version) + " is not 1");
+}
+
+} // namespace
+
+Result<LuksHeader> read_luks_header(BlockDevice& device, HeaderPlace place) {
+  auto header = read_either_version(device, place);
+  if (header) header->place = place;
+  return header;
 }
 
 } // namespace qluks

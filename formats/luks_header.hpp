@@ -65,6 +65,7 @@ struct LuksSkippedSlot {
 
 struct LuksHeader {
   uint32_t version = 0;
+  HeaderPlace place = HeaderPlace::attached;
   std::string uuid;
   std::string label;         /* LUKS2 only */
   std::string tokens = "{}"; /* LUKS2: the object of that name, as JSON; for programs that find secrets by it */

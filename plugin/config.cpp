@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "crypto/engine.hpp"
+#include "plugin/key_command.hpp"
 #include "plugin/nbd_device.hpp"
 
 namespace qluks {
@@ -86,6 +87,7 @@ const Config::Parameter Config::parameters[] = {
     {"qluks-header", &Config::set_header},
     {"qluks-kdf-memory", &Config::set_kdf_memory},
     {"qluks-kdf-time", &Config::set_kdf_time},
+    {"qluks-key-command", &Config::set_key_command},
     {"qluks-key-file", &Config::set_key_file},
     {"qluks-key-file-offset", &Config::set_key_file_offset},
     {"qluks-key-file-size", &Config::set_key_file_size},
@@ -93,6 +95,7 @@ const Config::Parameter Config::parameters[] = {
     {"qluks-layers", &Config::set_layers},
     {"qluks-passphrase", &Config::set_passphrase},
     {"qluks-snapshot", &Config::set_snapshot},
+    {"qluks-volume-key-file", &Config::set_volume_key_file},
 };
 
 const char* Config::help() {
@@ -100,6 +103,9 @@ const char* Config::help() {
          "qluks-key-file=<FILENAME>     Key file, byte for byte; may be repeated.\n"
          "qluks-key-file-offset=<SIZE>  Bytes to skip in the key file named just before.\n"
          "qluks-key-file-size=<SIZE>    Bytes to use of the key file named just before.\n"
+         "qluks-key-command=<COMMAND>   Program that prints a secret; run once for each encrypted layer.\n"
+         "qluks-volume-key-file=<FILENAME>\n"
+         "                              The volume key itself, instead of a secret.\n"
          "qluks-key-slot=<N>            Try only this key slot.\n"
          "qluks-header=<SOURCE>         Detached LUKS header: a file or an NBD URI.\n"
          "qluks-backing=[raw:|qcow2:|luks:]<SOURCE>\n"
@@ -139,12 +145,12 @@ Status Config::set_key_file(const char* value) {
     if (nbdkit_stdio_safe() == 0) {
       return usage_error("qluks-key-file=-: standard input is in use by nbdkit -s: name a file");
     }
-    secrets_.emplace_back(KeyFile{.path = value, .offset = 0, .size = std::nullopt});
+    secrets_.emplace_back(KeyFile{.path = value, .parameter = "qluks-key-file"});
     return ok();
   }
   auto path = absolute_path(value);
   if (!path) return propagate(path);
-  secrets_.emplace_back(KeyFile{.path = std::move(*path), .offset = 0, .size = std::nullopt});
+  secrets_.emplace_back(KeyFile{.path = std::move(*path), .parameter = "qluks-key-file"});
   return ok();
 }
 
@@ -164,6 +170,15 @@ Status Config::set_key_file_size(const char* value) {
   if (file == nullptr) return usage_error("qluks-key-file-size must follow the qluks-key-file that it is for");
   file->size = *size;
   return ok();
+}
+
+Status Config::set_key_command(const char* value) {
+  secrets_.emplace_back(KeyCommand{value});
+  return ok();
+}
+
+Status Config::set_volume_key_file(const char* value) {
+  return set_once("qluks-volume-key-file", volume_key_file_, absolute_path(value));
 }
 
 Status Config::set_key_slot(const char* value) {
@@ -272,20 +287,33 @@ Status Config::check_layers() const {
   return ok();
 }
 
-Status Config::complete() {
-  if (Status s = check_layers(); !s) return s;
+/* Files are read now, while a mistake still ends nbdkit; programs run when there is a header to run them for. */
+Status Config::fill_keyring() {
   for (auto& secret : secrets_) {
     if (auto* passphrase = std::get_if<SecureBuffer>(&secret)) {
       keyring.add_secret(std::move(*passphrase));
-      continue;
+    } else if (auto* program = std::get_if<KeyCommand>(&secret)) {
+      keyring.add_secret_source([command = std::move(program->command)](const LuksHeader& volume) {
+        return run_key_command(command, volume);
+      });
+    } else {
+      auto bytes = read_key_file(std::get<KeyFile>(secret));
+      if (!bytes) return propagate(bytes);
+      keyring.add_secret(std::move(*bytes));
     }
-    auto bytes = read_key_file(std::get<KeyFile>(secret));
-    if (!bytes) return propagate(bytes);
-    keyring.add_secret(std::move(*bytes));
   }
   secrets_.clear();
-  keyring.set_kdf_limits(kdf_limits_);
+  if (volume_key_file_.empty()) return ok();
+  auto key = read_key_file({.path = volume_key_file_, .parameter = "qluks-volume-key-file"});
+  if (!key) return propagate(key);
+  keyring.use_volume_key(std::move(*key));
   return ok();
+}
+
+Status Config::complete() {
+  if (Status s = check_layers(); !s) return s;
+  keyring.set_kdf_limits(kdf_limits_);
+  return fill_keyring();
 }
 
 } // namespace qluks

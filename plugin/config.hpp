@@ -65,6 +65,8 @@ class Config {
   Status set_key_file(const char* value);
   Status set_key_file_offset(const char* value);
   Status set_key_file_size(const char* value);
+  Status set_key_command(const char* value);
+  Status set_volume_key_file(const char* value);
   Status set_key_slot(const char* value);
   Status set_kdf_memory(const char* value);
   Status set_kdf_time(const char* value);
@@ -76,11 +78,16 @@ class Config {
   Status set_snapshot(const char* value);
   Status set_layers(const char* value);
   Status check_layers() const;
+  Status fill_keyring();
   Status set_engine(const char* value);
 
   KdfLimits kdf_limits_;
   /* In the order in which they were given, which is the order in which they are tried. */
-  std::vector<std::variant<SecureBuffer, KeyFile>> secrets_;
+  struct KeyCommand {
+    std::string command;
+  };
+  std::vector<std::variant<SecureBuffer, KeyFile, KeyCommand>> secrets_;
+  std::string volume_key_file_;
 };
 
 } // namespace qluks

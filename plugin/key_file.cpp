@@ -29,16 +29,16 @@ class FileDescriptor {
 };
 
 tl::unexpected<Error> key_file_error(const KeyFile& file, const std::string& what, int err = EINVAL) {
-  return fail(Errc::io, "qluks-key-file " + file.path + ": " + what, err);
+  return fail(Errc::io, file.parameter + " " + file.path + ": " + what, err);
 }
 
 /* Fill `dst` as far as the file goes; the number of bytes read. */
-Result<size_t> read_up_to(const KeyFile& file, int fd, std::span<std::byte> dst) {
+Result<size_t> read_up_to(int fd, std::span<std::byte> dst) {
   size_t done = 0;
   while (done < dst.size()) {
     const ssize_t n = ::read(fd, dst.data() + done, dst.size() - done);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return key_file_error(file, std::strerror(errno), errno);
+    if (n < 0) return fail(Errc::io, "", errno);
     if (n == 0) break;
     done += static_cast<size_t>(n);
   }
@@ -50,8 +50,8 @@ Status skip_offset(const KeyFile& file, int fd) {
   SecureBuffer scratch(4096);
   for (uint64_t left = file.offset; left > 0;) {
     const auto part = scratch.span().first(static_cast<size_t>(std::min<uint64_t>(left, scratch.size())));
-    auto n = read_up_to(file, fd, part);
-    if (!n) return propagate(n);
+    const auto n = read_up_to(fd, part);
+    if (!n) return key_file_error(file, std::strerror(n.error().sys), n.error().sys);
     if (*n < part.size()) {
       return key_file_error(file, "qluks-key-file-offset " + std::to_string(file.offset) + " is past its end");
     }
@@ -60,23 +60,21 @@ Status skip_offset(const KeyFile& file, int fd) {
   return ok();
 }
 
-/* All that the size, or the limit and one byte more, lets through.  The buffer grows with the file, since locked
- * memory is scarce. */
-Result<SecureBuffer> read_secret(const KeyFile& file, int fd) {
-  const size_t most = static_cast<size_t>(file.size.value_or(key_file_bytes_default_max + 1));
+} // namespace
+
+/* The buffer grows with what there is, since locked memory is scarce. */
+Result<SecureBuffer> read_secret(int fd, uint64_t most) {
   SecureBuffer secret;
-  for (size_t room = std::min<size_t>(most, 4096);; room = std::min(most, room * 4)) {
-    SecureBuffer larger(room);
+  for (uint64_t room = std::min<uint64_t>(most, 4096);; room = std::min(most, room * 4)) {
+    SecureBuffer larger(static_cast<size_t>(room));
     std::copy_n(secret.data(), secret.size(), larger.data());
-    auto n = read_up_to(file, fd, larger.span().subspan(secret.size()));
+    auto n = read_up_to(fd, larger.span().subspan(secret.size()));
     if (!n) return propagate(n);
     larger.shrink(secret.size() + *n);
     secret = std::move(larger);
     if (secret.size() < room || room == most) return secret;
   }
 }
-
-} // namespace
 
 Result<SecureBuffer> read_key_file(const KeyFile& file) {
   if (file.size && *file.size > key_file_bytes_default_max) {
@@ -89,8 +87,9 @@ Result<SecureBuffer> read_key_file(const KeyFile& file) {
   if (fstat(fd.get(), &st) == 0 && S_ISDIR(st.st_mode)) return key_file_error(file, std::strerror(EISDIR), EISDIR);
   if (Status s = skip_offset(file, fd.get()); !s) return propagate(s);
 
-  auto secret = read_secret(file, fd.get());
-  if (!secret) return secret;
+  /* One byte more than the limit tells a file that is just large enough from one that is too large. */
+  auto secret = read_secret(fd.get(), file.size.value_or(key_file_bytes_default_max + 1));
+  if (!secret) return key_file_error(file, std::strerror(secret.error().sys), secret.error().sys);
   const size_t n = secret->size();
   if (file.size && n < *file.size) {
     return key_file_error(file, "it holds " + std::to_string(n) +

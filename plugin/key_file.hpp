@@ -16,10 +16,14 @@ namespace qluks {
 inline constexpr uint64_t key_file_bytes_default_max = 8 << 20;
 
 struct KeyFile {
-  std::string path; /* "-": standard input */
-  uint64_t offset;
-  std::optional<uint64_t> size; /* exactly that many bytes; else all up to the end */
+  std::string path;      /* "-": standard input */
+  std::string parameter; /* that named it, for messages */
+  uint64_t offset = 0;
+  std::optional<uint64_t> size = {}; /* exactly that many bytes; else all up to the end */
 };
+
+/* At most `most` bytes, up to the end; the error has the number but no words. */
+Result<SecureBuffer> read_secret(int fd, uint64_t most);
 
 /* Newlines and NUL bytes count.  An empty regular file is the empty passphrase. */
 Result<SecureBuffer> read_key_file(const KeyFile& file);

@@ -12,6 +12,8 @@ nbdkit_qluks_filter_la_SOURCES = \
 	plugin/guard.hpp \
 	plugin/image.cpp \
 	plugin/image.hpp \
+	plugin/key_command.cpp \
+	plugin/key_command.hpp \
 	plugin/key_file.cpp \
 	plugin/key_file.hpp \
 	plugin/nbd_device.cpp \

@@ -98,6 +98,47 @@ class Secrets(qluks.TestCase):
         with server.connect() as h:
             self.assertEqual(h.pread(512, 0), CONTENT[:512])
 
+    def test_key_command_is_told_what_the_secret_is_for(self):
+        image = self.luks2("image.luks", CONTENT)
+        uuid = qluks.run("cryptsetup", "luksUUID", image).stdout.decode().strip()
+        token = '{"type":"demo","keyslots":["0"],"where":"vault"}'
+        qluks.run("cryptsetup", "token", "import", image, stdin=token.encode())
+        script = self.write("command", b"""
+            [ "$QLUKS_VERSION" = 2 ] && [ "$QLUKS_LAYER" = luks ] || exit 4
+            cat >"$0.tokens"; echo "$QLUKS_UUID" >>"$0.uuids"; printf %s 'correct horse'
+        """)
+        server = self.assert_serves(CONTENT, "file", image, f"qluks-key-command=sh {script}")
+        self.assertEqual(server.errors(), [])
+        with open(script + ".tokens") as f:
+            self.assertIn('"vault"', f.read())
+        # Once for the volume, however many connections there were.
+        with open(script + ".uuids") as f:
+            self.assertEqual(f.read(), uuid + "\n")
+        # LUKS1 has no tokens; a header in a qcow2 is called so.
+        image = self.qcow2_luks("image.qcow2", CONTENT)
+        command = f'[ "$QLUKS_VERSION$QLUKS_LAYER$(cat)" = "1qcow2{{}}" ] && printf %s "{qluks.SECRET}"'
+        self.assert_serves(CONTENT, "file", image, f"qluks-key-command={command}")
+
+    def test_key_command_that_fails(self):
+        header = self.path("header")
+        payload = self.luks2("payload", CONTENT, header=header)
+        for command, pattern in (("exit 3", "status 3"), ("true", "printed nothing"), ("kill -9 $$", "signal 9"),
+                                 ("yes", "more than 8388608 bytes"), ("echo wrong", "newline")):
+            errors = self.refusal("file", payload, f"qluks-header={header}", f"qluks-key-command={command}")
+            self.assertRegex(" ".join(errors), pattern)
+
+    def test_volume_key_instead_of_a_secret(self):
+        for make in (self.luks1, self.luks2):
+            image = make("image.luks", CONTENT)
+            key = self.path(make.__name__ + ".key")
+            qluks.run("cryptsetup", "luksDump", "--dump-volume-key", "-q", "--volume-key-file", key, "--key-file",
+                      self.secret_file(), image)
+            self.assert_serves(CONTENT, "file", image, f"qluks-volume-key-file={key}")
+        server = self.server("file", image, f"qluks-volume-key-file={self.write('wrong', bytes(64))}")
+        with self.assertRaises(qluks.nbd.Error):
+            server.connect()
+        self.assertRegex(server.errors()[0], "volume key")
+
     def test_wrong_passphrase_is_refused_and_the_server_lives(self):
         image = self.luks2("image.luks", CONTENT)
         server = self.server("file", image, "qluks-passphrase=wrong")
@@ -147,7 +188,7 @@ class Probes(qluks.TestCase):
         text = self.probe("--help")
         for name in ("passphrase", "key-file", "key-file-offset", "key-file-size", "key-slot", "header", "layers",
                      "cache-size", "engine", "kdf-memory", "kdf-time", "backing", "backing-dir", "data-file",
-                     "snapshot"):
+                     "snapshot", "key-command", "volume-key-file"):
             self.assertRegex(text, rf"(?m)^qluks-{name}=")
 
     def test_version_and_dump_plugin(self):
