@@ -2,6 +2,7 @@
 /* dump_guest [OPTION…] IMAGE: writes the guest disk of a qcow2 to standard output.
  *
  *      --map               its extents instead, one a line: offset, length, flags
+ *      --bytes N           no more than the first N bytes
  *      --passphrase TEXT   tried on each encrypted image; may be repeated
  *      --snapshot NAME     an internal snapshot
  *      --data-file FILE    the external data file
@@ -11,6 +12,8 @@
  * begin and end anywhere in a cluster. */
 #include <getopt.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -27,6 +30,7 @@ namespace {
 
 struct Arguments {
   bool map = false;
+  uint64_t bytes = UINT64_MAX;
   std::vector<std::string> passphrases;
   std::string snapshot;
   std::string data_file;
@@ -36,6 +40,7 @@ struct Arguments {
 
 std::optional<Arguments> parse(int argc, char** argv) {
   static const option known[] = {{"map", no_argument, nullptr, 'm'},
+                                 {"bytes", required_argument, nullptr, 'n'},
                                  {"passphrase", required_argument, nullptr, 'p'},
                                  {"snapshot", required_argument, nullptr, 's'},
                                  {"data-file", required_argument, nullptr, 'd'},
@@ -44,6 +49,7 @@ std::optional<Arguments> parse(int argc, char** argv) {
   Arguments arguments;
   for (int c; (c = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
     if (c == 'm') arguments.map = true;
+    if (c == 'n') arguments.bytes = std::stoull(optarg);
     if (c == 'p') arguments.passphrases.push_back(optarg);
     if (c == 's') arguments.snapshot = optarg;
     if (c == 'd') arguments.data_file = optarg;
@@ -92,10 +98,10 @@ Result<Device> open_chain(const std::vector<std::string>& files, Keyring& keyrin
   return below;
 }
 
-Status write_bytes(BlockDevice& disk) {
+Status write_bytes(BlockDevice& disk, uint64_t end) {
   size_t length = 1;
-  for (uint64_t offset = 0; offset < disk.size();) {
-    std::vector<std::byte> bytes(static_cast<size_t>(std::min<uint64_t>(length, disk.size() - offset)));
+  for (uint64_t offset = 0; offset < end;) {
+    std::vector<std::byte> bytes(static_cast<size_t>(std::min<uint64_t>(length, end - offset)));
     if (Status s = disk.read(bytes, offset); !s) return s;
     if (std::fwrite(bytes.data(), 1, bytes.size(), stdout) != bytes.size()) return fail(Errc::io, "cannot write");
     offset += bytes.size();
@@ -130,7 +136,7 @@ Status run(const Arguments& arguments) {
   }
   auto disk = open_disk(arguments.image, keyring, options);
   if (!disk) return propagate(disk);
-  return arguments.map ? write_map(**disk) : write_bytes(**disk);
+  return arguments.map ? write_map(**disk) : write_bytes(**disk, std::min((*disk)->size(), arguments.bytes));
 }
 
 } // namespace
