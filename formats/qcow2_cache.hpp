@@ -44,7 +44,7 @@ class Qcow2Cache {
   uint64_t new_owner() noexcept { return owners_.fetch_add(1, std::memory_order_relaxed); }
 
   /* `length` bytes under that key, the same length each time; `fill` makes them if they are not there.  `fill` runs
-   * without a lock and must not use the cache. */
+   * without a lock.  It may use the cache for what its image lies on, never for its own owner. */
   Result<Bytes> get(const Key& key, size_t length, const FillFn& fill);
 
  private:
