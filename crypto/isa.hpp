@@ -14,8 +14,8 @@
 #define QLUKS_ISA_AESNI __attribute__((target("sse4.1,aes,pclmul")))
 #define QLUKS_ISA_VAES256 __attribute__((target("avx2,aes,pclmul,vaes,vpclmulqdq")))
 #define QLUKS_ISA_VAES512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,aes,pclmul,vaes,vpclmulqdq")))
-/* AVX is kept out also where it is the baseline: SHA-NI has no VEX form (see pbkdf2_shani.cpp). */
-#define QLUKS_ISA_SHANI __attribute__((target("sse4.1,sha,no-avx")))
+/* Without AVX: SHA-NI has no VEX form, and mixing the two can cost a hundredfold (see pbkdf2_shani.cpp). */
+#define QLUKS_ISA_SHANI __attribute__((target("sse4.1,sha")))
 
 /* A step of a kernel: it must be inlined, since vectors in registers would not survive a call. */
 #define QLUKS_STEP QLUKS_ISA __attribute__((always_inline)) inline

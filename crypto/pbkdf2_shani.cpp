@@ -10,8 +10,9 @@
  * Two rounds take 4 cycles and the unit could start another two after 2, so that the output blocks of a 64-byte key,
  * which do not depend on each other, are done at the same time: twice the speed.
  *
- * SHA instructions have no VEX form.  Compiled for AVX, the code around them leaves the upper halves of registers
- * dirty and each SHA instruction then pays a microcode assist, a hundredfold loss: QLUKS_ISA_SHANI keeps AVX out.
+ * SHA instructions have no VEX form.  In a function that leaves the upper halves of ymm registers dirty each of them
+ * pays a microcode assist, a hundredfold loss.  So this file has no vector of more than 128 bits and is not compiled
+ * for AVX.
  */
 #include "crypto/pbkdf2_shani.hpp"
 
