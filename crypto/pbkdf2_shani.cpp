@@ -83,8 +83,9 @@ QLUKS_STEP void four_rounds(State& s, __m128i message, size_t i) noexcept {
 QLUKS_STEP void extend_schedule(__m128i (&w)[4], size_t i) noexcept {
   const __m128i before = w[(i + 3) % 4];
   const __m128i shifted = _mm_alignr_epi8(before, w[(i + 2) % 4], 4);
-  const __m128i partial = _mm_add_epi32(_mm_sha256msg1_epu32(w[i % 4], w[(i + 1) % 4]), shifted);
-  w[i % 4] = _mm_sha256msg2_epu32(partial, before);
+  /* Words 9 … 12 are zero, so that there is nothing to add to words 8 … 11. */
+  const __m128i sigma0 = i == 6 ? w[2] : _mm_sha256msg1_epu32(w[i % 4], w[(i + 1) % 4]);
+  w[i % 4] = _mm_sha256msg2_epu32(_mm_add_epi32(sigma0, shifted), before);
 }
 
 /* Every message becomes the hash of itself and its padding, from the state `start`. */
