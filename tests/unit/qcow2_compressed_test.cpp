@@ -6,6 +6,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include <thread>
+
 #include "formats/qcow2_layer.hpp"
 #include "tests/support/qcow2_image.hpp"
 
@@ -211,6 +213,45 @@ TEST(CompressedLayers, StreamsThatFollowEachOtherAreOneRead) {
   ASSERT_TRUE(disk->read(out, 0));
   EXPECT_EQ(out, sample() + sample() + sample() + Bytes(2 * cluster) + sample());
   EXPECT_EQ(device.calls.size(), 2U); /* the L2 table, the streams */
+}
+
+TEST_F(CompressedLayer, ManyThreadsReadPartsAndTheWhole) {
+  auto device = image_.device();
+  const auto format = open_qcow2(device, keyring_, {.cache_bytes = 1});
+  ASSERT_TRUE(format);
+  const Bytes all = sample();
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < 6; ++t) {
+    threads.emplace_back([&, t] {
+      const auto disk = (*format)->stack_on(device);
+      for (size_t i = 0; i < 40; ++i) {
+        const size_t at = (t * 40 + i) % 7 * 4096;
+        Bytes out(i % 3 == 0 ? cluster - at : 4096);
+        ASSERT_TRUE(disk->read(out, at));
+        ASSERT_TRUE(std::equal(out.begin(), out.end(), all.begin() + static_cast<ptrdiff_t>(at)));
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+}
+
+TEST_F(CompressedLayer, FailingStorageIsTriedAgain) {
+  for (const size_t length : {size_t{100}, cluster}) {
+    for (size_t nth = 1; nth <= 4; ++nth) { /* header, L1, L2 table, stream */
+      auto device = image_.device();
+      device.fail_call = nth;
+      Bytes out(length);
+      const auto attempt = [&]() -> Status {
+        auto format = open_qcow2(device, keyring_, {});
+        if (!format) return propagate(format);
+        return (*format)->stack_on(device)->read(out, 0);
+      };
+      const Status first = attempt();
+      ASSERT_FALSE(first) << nth;
+      EXPECT_EQ(first.error().code, Errc::io);
+      EXPECT_TRUE(attempt()) << nth;
+    }
+  }
 }
 
 TEST_F(CompressedLayer, DamagedStreamIsAnError) {
