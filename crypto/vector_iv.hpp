@@ -29,9 +29,10 @@ inline constexpr size_t group_blocks = Vector::in_flight * Vector::lanes;
 inline constexpr size_t group_bytes = group_blocks * block_bytes;
 inline constexpr size_t iv_batch = 32; /* sectors */
 
-/* How far ahead of the work memory is fetched: nearer would be too late, and farther wins nothing.  Nothing is read
- * past the end of a run, a prefetch of what is not there has no effect. */
-inline constexpr size_t prefetch_bytes = 4096;
+/* How far ahead of the work memory is fetched, into the second level cache: the few line buffers of the first would
+ * limit how much is on its way.  It is past the page in which the hardware looks ahead on its own, and nothing is read
+ * past the end of a run: a prefetch of what is not there has no effect. */
+inline constexpr size_t prefetch_bytes = 8192;
 
 struct alignas(64) IvBatch {
   std::byte iv[iv_batch][block_bytes];
@@ -74,7 +75,7 @@ QLUKS_STEP void middle_rounds(Vector (&x)[N], const LocalKeys<Rounds>& keys) noe
 QLUKS_STEP void prefetch_group(const std::byte* in) noexcept {
   constexpr size_t line_bytes = 64;
 #pragma GCC unroll 16
-  for (size_t at = 0; at < group_bytes; at += line_bytes) __builtin_prefetch(in + prefetch_bytes + at);
+  for (size_t at = 0; at < group_bytes; at += line_bytes) __builtin_prefetch(in + prefetch_bytes + at, 0, 2);
 }
 
 template <unsigned Rounds>
