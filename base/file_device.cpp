@@ -9,7 +9,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+
+#include "base/system_message.hpp"
 
 namespace qluks {
 
@@ -19,7 +20,7 @@ namespace {
 constexpr int open_flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
 
 tl::unexpected<Error> system_error(const std::string& path, int err) {
-  return fail(Errc::io, path + ": " + std::strerror(err), err);
+  return fail(Errc::io, path + ": " + system_message(err), err);
 }
 
 } // namespace

@@ -14,6 +14,7 @@
 
 #include "base/checked.hpp"
 #include "base/log.hpp"
+#include "base/system_message.hpp"
 
 namespace qluks {
 
@@ -27,7 +28,7 @@ size_t page_bytes() noexcept {
 void warn_not_locked() {
   static std::atomic<bool> warned{false};
   if (warned.exchange(true)) return;
-  log_warning(std::string("cannot lock keys in memory (") + std::strerror(errno) +
+  log_warning("cannot lock keys in memory (" + system_message(errno) +
               "): they may reach swap; raise RLIMIT_MEMLOCK (ulimit -l)");
 }
 

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/system_message.hpp"
 #include "plugin/key_file.hpp"
 
 extern char** environ;
@@ -70,7 +71,7 @@ std::vector<std::string> environment(const LuksHeader& header) {
 Result<Descriptor> input_file(const std::string& text) {
   Descriptor file(memfd_create("qluks-tokens", MFD_CLOEXEC));
   if (file.get() < 0 || pwrite(file.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
-    return command_error(std::strerror(errno), errno);
+    return command_error(system_message(errno), errno);
   }
   return file;
 }
@@ -103,14 +104,14 @@ Result<pid_t> spawn(const std::string& command, std::vector<std::string> env, in
   const int err = posix_spawn(&pid, "/bin/sh", &actions, &attributes, argv, envp.data());
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
-  if (err != 0) return command_error(std::string("/bin/sh: ") + std::strerror(err), err);
+  if (err != 0) return command_error("/bin/sh: " + system_message(err), err);
   return pid;
 }
 
 Status wait_for(pid_t pid) {
   int status = 0;
   while (waitpid(pid, &status, 0) < 0) {
-    if (errno != EINTR) return command_error(std::strerror(errno), errno);
+    if (errno != EINTR) return command_error(system_message(errno), errno);
   }
   if (WIFSIGNALED(status)) return command_error("it was ended by signal " + std::to_string(WTERMSIG(status)));
   if (WEXITSTATUS(status) != 0) return command_error("it failed with status " + std::to_string(WEXITSTATUS(status)));
@@ -123,7 +124,7 @@ Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeade
   auto input = input_file(header.tokens);
   if (!input) return propagate(input);
   int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return command_error(std::strerror(errno), errno);
+  if (pipe2(ends, O_CLOEXEC) != 0) return command_error(system_message(errno), errno);
   Descriptor reader(ends[0]);
   Descriptor writer(ends[1]);
   auto pid = spawn(command, environment(header), input->get(), writer.get());
@@ -134,7 +135,7 @@ Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeade
   /* Nobody reads on: a program that still writes gets SIGPIPE, and the wait below has an end. */
   reader.close();
   if (Status s = wait_for(*pid); !s && !too_long) return propagate(s);
-  if (!secret) return command_error(std::strerror(secret.error().sys), secret.error().sys);
+  if (!secret) return command_error(system_message(secret.error().sys), secret.error().sys);
   if (too_long) return command_error("it printed more than " + std::to_string(key_file_bytes_default_max) + " bytes");
   if (secret->empty()) return command_error("it printed nothing");
   return secret;

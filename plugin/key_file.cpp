@@ -7,7 +7,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+
+#include "base/system_message.hpp"
 
 namespace qluks {
 
@@ -51,7 +52,7 @@ Status skip_offset(const KeyFile& file, int fd) {
   for (uint64_t left = file.offset; left > 0;) {
     const auto part = scratch.span().first(static_cast<size_t>(std::min<uint64_t>(left, scratch.size())));
     const auto n = read_up_to(fd, part);
-    if (!n) return key_file_error(file, std::strerror(n.error().sys), n.error().sys);
+    if (!n) return key_file_error(file, system_message(n.error().sys), n.error().sys);
     if (*n < part.size()) {
       return key_file_error(file, "qluks-key-file-offset " + std::to_string(file.offset) + " is past its end");
     }
@@ -82,14 +83,14 @@ Result<SecureBuffer> read_key_file(const KeyFile& file) {
                                     std::to_string(key_file_bytes_default_max));
   }
   const FileDescriptor fd(file.path);
-  if (fd.get() < 0) return key_file_error(file, std::strerror(errno), errno);
+  if (fd.get() < 0) return key_file_error(file, system_message(errno), errno);
   struct stat st {};
-  if (fstat(fd.get(), &st) == 0 && S_ISDIR(st.st_mode)) return key_file_error(file, std::strerror(EISDIR), EISDIR);
+  if (fstat(fd.get(), &st) == 0 && S_ISDIR(st.st_mode)) return key_file_error(file, system_message(EISDIR), EISDIR);
   if (Status s = skip_offset(file, fd.get()); !s) return propagate(s);
 
   /* One byte more than the limit tells a file that is just large enough from one that is too large. */
   auto secret = read_secret(fd.get(), file.size.value_or(key_file_bytes_default_max + 1));
-  if (!secret) return key_file_error(file, std::strerror(secret.error().sys), secret.error().sys);
+  if (!secret) return key_file_error(file, system_message(secret.error().sys), secret.error().sys);
   const size_t n = secret->size();
   if (file.size && n < *file.size) {
     return key_file_error(file, "it holds " + std::to_string(n) +
