@@ -13,10 +13,19 @@ struct Named {
   T value;
 };
 
-constexpr std::array ciphers{Named<BlockCipher>{"aes", BlockCipher::aes}};
-constexpr std::array modes{Named<CipherMode>{"xts", CipherMode::xts}, Named<CipherMode>{"cbc", CipherMode::cbc}};
-constexpr std::array ivs{Named<IvKind>{"plain", IvKind::plain}, Named<IvKind>{"plain64", IvKind::plain64},
-                         Named<IvKind>{"plain64be", IvKind::plain64be}, Named<IvKind>{"essiv", IvKind::essiv}};
+constexpr std::array ciphers{
+    Named<BlockCipher>{"aes", BlockCipher::aes},         Named<BlockCipher>{"serpent", BlockCipher::serpent},
+    Named<BlockCipher>{"twofish", BlockCipher::twofish}, Named<BlockCipher>{"camellia", BlockCipher::camellia},
+    Named<BlockCipher>{"cast5", BlockCipher::cast5},
+};
+constexpr std::array modes{Named<CipherMode>{"xts", CipherMode::xts}, Named<CipherMode>{"cbc", CipherMode::cbc},
+                           Named<CipherMode>{"ecb", CipherMode::ecb}, Named<CipherMode>{"ctr", CipherMode::ctr}};
+constexpr std::array ivs{Named<IvKind>{"plain", IvKind::plain},         Named<IvKind>{"plain64", IvKind::plain64},
+                         Named<IvKind>{"plain64be", IvKind::plain64be}, Named<IvKind>{"null", IvKind::null},
+                         Named<IvKind>{"benbi", IvKind::benbi},         Named<IvKind>{"eboiv", IvKind::eboiv},
+                         Named<IvKind>{"essiv", IvKind::essiv}};
+
+constexpr std::string_view cipher_list = "aes, serpent, twofish, camellia and cast5";
 
 template <class T, size_t N>
 const T* find_named(const std::array<Named<T>, N>& list, std::string_view name) noexcept {
@@ -55,12 +64,49 @@ tl::unexpected<Error> refuse(std::string_view text, std::string_view part_name, 
                                      " is not supported, only " + std::string(served));
 }
 
+/* What follows the cipher, with dm-crypt's short forms written out. */
+std::string_view mode_and_iv(std::string_view text, std::string_view cipher_name) noexcept {
+  if (text == cipher_name) return "cbc-plain";
+  text.remove_prefix(cipher_name.size() + 1);
+  return text == "plain" ? "cbc-plain" : text;
+}
+
+/* "iv" or "essiv:hash". */
+Status parse_iv(std::string_view text, std::string_view rest, CipherSpec& spec) {
+  const bool has_option = rest.find(':') != std::string_view::npos;
+  const std::string_view name = next_part(rest, ':');
+  const IvKind* iv = find_named(ivs, name);
+  if (iv == nullptr) {
+    return refuse(text, "iv", name, "plain, plain64, plain64be, null, benbi, eboiv and essiv:HASH");
+  }
+  spec.iv = *iv;
+  if (*iv != IvKind::essiv) return has_option ? Status(refuse(text, "iv option", rest, "essiv takes one")) : ok();
+  spec.essiv_hash = find_essiv_hash(rest);
+  return spec.essiv_hash != nullptr ? ok() : Status(refuse(text, "essiv hash", rest, "sha256 and the like"));
+}
+
+constexpr bool goes_with(BlockCipher cipher, CipherMode mode) noexcept {
+  return mode != CipherMode::xts || block_bytes_of(cipher) == 16;
+}
+
+/* Parts that are known but do not go together.  CTR has no blocks in the kernel's eyes, and XTS no single key, so that
+ * dm-crypt and cryptsetup would each make something else of the IVs that need them. */
+Status check_combination(std::string_view text, const CipherSpec& spec) {
+  if (!goes_with(spec.cipher, spec.mode)) {
+    return refuse(text, "mode", "xts", "cbc, ecb and ctr with this cipher");
+  }
+  if (spec.iv == IvKind::eboiv && spec.mode != CipherMode::cbc) return refuse(text, "iv", "eboiv", "with cbc");
+  if (spec.iv == IvKind::benbi && spec.mode == CipherMode::ctr) return refuse(text, "iv", "benbi", "with cbc and xts");
+  return ok();
+}
+
 } // namespace
 
 std::string CipherSpec::name() const {
   std::string text(name_of(ciphers, cipher));
   text += '-';
   text += name_of(modes, mode);
+  if (iv == IvKind::none) return text;
   text += '-';
   text += name_of(ivs, iv);
   if (essiv_hash != nullptr) {
@@ -71,36 +117,39 @@ std::string CipherSpec::name() const {
 }
 
 bool CipherSpec::accepts_key_bytes(size_t bytes) const noexcept {
-  if (mode == CipherMode::xts) {
-    if (bytes % 2 != 0) return false;
-    bytes /= 2;
-  }
-  return bytes == 16 || bytes == 24 || bytes == 32;
+  if (mode != CipherMode::xts) return is_key_bytes_of(cipher, bytes);
+  return bytes % 2 == 0 && is_key_bytes_of(cipher, bytes / 2);
 }
 
 Result<CipherSpec> parse_cipher_spec(std::string_view text) {
-  std::string_view rest = text;
   if (text.starts_with("capi:")) return refuse(text, "format", "capi:", "cipher-mode-iv");
-  const std::string_view cipher_name = next_part(rest, '-');
-  const std::string_view mode_name = next_part(rest, '-');
-  const std::string_view iv_name = next_part(rest, ':');
-  const bool has_hash = text.find(':') != std::string_view::npos;
-  if (cipher_name.find("null") != std::string_view::npos) return refuse(text, "null cipher", cipher_name, "aes");
-
+  const std::string_view cipher_name = text.substr(0, text.find('-'));
+  if (cipher_name.find("null") != std::string_view::npos) return refuse(text, "null cipher", cipher_name, cipher_list);
   const BlockCipher* cipher = find_named(ciphers, cipher_name);
-  if (cipher == nullptr) return refuse(text, "cipher", cipher_name, "aes");
+  if (cipher == nullptr) return refuse(text, "cipher", cipher_name, cipher_list);
+
+  std::string_view rest = mode_and_iv(text, cipher_name);
+  if (rest == "ecb") return CipherSpec{*cipher, CipherMode::ecb, IvKind::none, nullptr};
+  const std::string_view mode_name = next_part(rest, '-');
   const CipherMode* mode = find_named(modes, mode_name);
-  if (mode == nullptr) return refuse(text, "mode", mode_name, "xts and cbc");
-  const IvKind* iv = find_named(ivs, iv_name);
-  if (iv == nullptr) return refuse(text, "iv", iv_name, "plain, plain64, plain64be and essiv:HASH");
-  CipherSpec spec{*cipher, *mode, *iv, nullptr};
-  if (*iv != IvKind::essiv) {
-    if (has_hash) return refuse(text, "iv option", rest, "essiv takes one");
-    return spec;
-  }
-  spec.essiv_hash = find_hash(rest);
-  if (spec.essiv_hash == nullptr) return refuse(text, "essiv hash", rest, "sha256 and the like");
+  if (mode == nullptr) return refuse(text, "mode", mode_name, "xts, cbc, ecb and ctr");
+  if (*mode == CipherMode::ecb) return refuse(text, "iv", rest, "none with ecb");
+
+  CipherSpec spec{*cipher, *mode, IvKind::none, nullptr};
+  if (Status s = parse_iv(text, rest, spec); !s) return propagate(s);
+  if (Status s = check_combination(text, spec); !s) return propagate(s);
   return spec;
+}
+
+std::string served_ciphers() {
+  std::string list;
+  for (const auto& cipher : ciphers) {
+    for (const auto& mode : modes) {
+      if (!goes_with(cipher.value, mode.value)) continue;
+      list += (list.empty() ? "" : ",") + std::string(cipher.name) + "-" + std::string(mode.name);
+    }
+  }
+  return list;
 }
 
 } // namespace qluks

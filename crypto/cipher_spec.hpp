@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A cipher as dm-crypt and LUKS name it: "aes-xts-plain64", "aes-cbc-essiv:sha256". */
+/* A cipher as dm-crypt and LUKS name it: "aes-xts-plain64", "serpent-cbc-essiv:sha256", "twofish-ecb". */
 #ifndef QLUKS_CRYPTO_CIPHER_SPEC_HPP
 #define QLUKS_CRYPTO_CIPHER_SPEC_HPP
 
@@ -12,9 +12,16 @@
 
 namespace qluks {
 
-enum class BlockCipher : uint8_t { aes };
-enum class CipherMode : uint8_t { xts, cbc };
-enum class IvKind : uint8_t { plain, plain64, plain64be, essiv };
+enum class BlockCipher : uint8_t { aes, serpent, twofish, camellia, cast5 };
+enum class CipherMode : uint8_t { xts, cbc, ecb, ctr };
+enum class IvKind : uint8_t { none, plain, plain64, plain64be, null, benbi, eboiv, essiv }; /* none: with ecb only */
+
+constexpr size_t block_bytes_of(BlockCipher cipher) noexcept { return cipher == BlockCipher::cast5 ? 8 : 16; }
+
+/* Is a key of that many bytes legal for one block?  CAST5 is served with its full key only. */
+constexpr bool is_key_bytes_of(BlockCipher cipher, size_t bytes) noexcept {
+  return bytes == 16 || (cipher != BlockCipher::cast5 && (bytes == 24 || bytes == 32));
+}
 
 struct CipherSpec {
   BlockCipher cipher = BlockCipher::aes;
@@ -29,9 +36,13 @@ struct CipherSpec {
   bool accepts_key_bytes(size_t bytes) const noexcept;
 };
 
-/* "cipher-mode-iv[:hash]".  Only what is known exactly is accepted; the error names the part that is not: a null
- * cipher, a capi: string and the like never open. */
+/* "cipher-mode-iv[:hash]", "cipher-ecb", and dm-crypt's short forms of cbc-plain: "cipher" and "cipher-plain".
+ * Only what is known exactly is accepted; the error names the part that is not: a null cipher, a capi: string and the
+ * like never open. */
 Result<CipherSpec> parse_cipher_spec(std::string_view text);
+
+/* "aes-xts,aes-cbc,…": every cipher with each of its modes. */
+std::string served_ciphers();
 
 } // namespace qluks
 

@@ -3,6 +3,8 @@ noinst_LTLIBRARIES += libsectorcrypto.la
 libsectorcrypto_la_SOURCES = \
 	crypto/aes_key_nettle.cpp \
 	crypto/argon2.cpp \
+	crypto/block_key.cpp \
+	crypto/block_key.hpp \
 	crypto/cbc_nettle.cpp \
 	crypto/cipher_spec.cpp \
 	crypto/cipher_spec.hpp \
@@ -15,12 +17,15 @@ libsectorcrypto_la_SOURCES = \
 	crypto/iv.hpp \
 	crypto/kernel.hpp \
 	crypto/kernel_nettle.hpp \
+	crypto/mode_cipher.cpp \
+	crypto/mode_cipher.hpp \
 	crypto/pbkdf.hpp \
 	crypto/pbkdf2.cpp \
 	crypto/sector_cipher.cpp \
 	crypto/sector_cipher.hpp \
 	crypto/self_test.cpp \
 	crypto/xts_nettle.cpp \
+	crypto/xts_run.hpp \
 	$(END)
 libsectorcrypto_la_LIBADD = $(NETTLE_LIBS) $(ARGON2_LIBS)
 if X86_64

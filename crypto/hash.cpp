@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "crypto/hash.hpp"
 
+#include <nettle/md5.h>
 #include <nettle/nettle-meta.h>
 #include <nettle/ripemd160.h>
 #include <nettle/sha1.h>
@@ -9,8 +10,6 @@
 
 #include <algorithm>
 #include <array>
-
-#include "base/secure_buffer.hpp"
 
 namespace qluks {
 
@@ -24,6 +23,9 @@ constexpr std::array algorithms{
     HashAlgorithm{"sha3-384", &nettle_sha3_384}, HashAlgorithm{"sha3-512", &nettle_sha3_512},
 };
 
+constexpr HashAlgorithm md5{"md5", &nettle_md5};
+
+static_assert(sizeof(md5_ctx) <= hash_state_bytes_max);
 static_assert(sizeof(sha1_ctx) <= hash_state_bytes_max && sizeof(ripemd160_ctx) <= hash_state_bytes_max);
 static_assert(sizeof(sha256_ctx) <= hash_state_bytes_max && sizeof(sha512_ctx) <= hash_state_bytes_max);
 static_assert(sizeof(sha3_224_ctx) <= hash_state_bytes_max && sizeof(sha3_512_ctx) <= hash_state_bytes_max);
@@ -49,6 +51,10 @@ const HashAlgorithm* find_hash(std::string_view name) noexcept {
   return nullptr;
 }
 
+const HashAlgorithm* find_essiv_hash(std::string_view name) noexcept {
+  return equal_ignoring_case(md5.name, name) ? &md5 : find_hash(name);
+}
+
 Hash::Hash(const HashAlgorithm& algorithm) : algorithm_(algorithm) { algorithm_.nettle->init(state_); }
 
 Hash::~Hash() { wipe(state_); }
@@ -60,6 +66,14 @@ void Hash::update(std::span<const std::byte> bytes) noexcept {
 void Hash::digest(std::span<std::byte> out) noexcept {
   algorithm_.nettle->digest(state_, std::min(out.size(), algorithm_.digest_bytes()),
                             reinterpret_cast<uint8_t*>(out.data()));
+}
+
+SecureBuffer hash_of(const HashAlgorithm& algorithm, std::span<const std::byte> secret) {
+  SecureBuffer digest(algorithm.digest_bytes());
+  Hash hash(algorithm);
+  hash.update(secret);
+  hash.digest(digest.span());
+  return digest;
 }
 
 } // namespace qluks

@@ -7,6 +7,8 @@
 #include <span>
 #include <string_view>
 
+#include "base/secure_buffer.hpp"
+
 struct nettle_hash;
 
 namespace qluks {
@@ -27,6 +29,9 @@ struct HashAlgorithm {
 /* The algorithm of that name in any case of letters, as cryptsetup takes it; nullptr if it is not known. */
 const HashAlgorithm* find_hash(std::string_view name) noexcept;
 
+/* The same for the hash of an ESSIV, which may be md5 as well: no header may use that for anything else. */
+const HashAlgorithm* find_essiv_hash(std::string_view name) noexcept;
+
 /* Every algorithm that find_hash knows. */
 std::span<const HashAlgorithm> hash_algorithms() noexcept;
 
@@ -46,6 +51,9 @@ class Hash {
   const HashAlgorithm& algorithm_;
   alignas(16) std::byte state_[hash_state_bytes_max];
 };
+
+/* The digest of a secret, which is a secret. */
+SecureBuffer hash_of(const HashAlgorithm& algorithm, std::span<const std::byte> secret);
 
 } // namespace qluks
 

@@ -21,16 +21,22 @@ namespace qluks {
 
 using IvLayout = std::array<uint8_t, 16>;
 
+/* Can the IV be had from the number by a layout?  The others count something else than sectors. */
+constexpr bool has_iv_layout(IvKind kind) noexcept {
+  return kind != IvKind::none && kind != IvKind::benbi && kind != IvKind::eboiv;
+}
+
 /* ESSIV encrypts what plain64 lays out. */
 constexpr IvLayout iv_layout(IvKind kind) noexcept {
   constexpr uint8_t z = 0x80; /* PSHUFB: a zero byte */
   switch (kind) {
+    case IvKind::null:
+      return {z, z, z, z, z, z, z, z, z, z, z, z, z, z, z, z};
     case IvKind::plain:
       return {0, 1, 2, 3, z, z, z, z, z, z, z, z, z, z, z, z};
     case IvKind::plain64be:
       return {z, z, z, z, z, z, z, z, 7, 6, 5, 4, 3, 2, 1, 0};
-    case IvKind::plain64:
-    case IvKind::essiv:
+    default:
       break;
   }
   return {0, 1, 2, 3, 4, 5, 6, 7, z, z, z, z, z, z, z, z};

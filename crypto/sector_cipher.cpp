@@ -7,6 +7,7 @@
 
 #include "base/secure_buffer.hpp"
 #include "crypto/kernel.hpp"
+#include "crypto/mode_cipher.hpp"
 
 namespace qluks {
 
@@ -48,17 +49,8 @@ class KernelCipher final : public SectorCipher {
     kernel_.expand_key(key.first(data_key_bytes), keys_.data);
     keys_.iv_layout = iv_layout(spec.iv);
     keys_.iv_keys = 0;
-    if (spec.iv == IvKind::essiv) add_essiv_key(*spec.essiv_hash, key);
+    if (spec.iv == IvKind::essiv) add_iv_key(hash_of(*spec.essiv_hash, key).span()); /* of the whole volume key */
     if (xts) add_iv_key(key.subspan(data_key_bytes));
-  }
-
-  /* ESSIV's key is the hash of the whole volume key. */
-  void add_essiv_key(const HashAlgorithm& algorithm, Bytes key) {
-    SecureBuffer salt(algorithm.digest_bytes());
-    Hash hash(algorithm);
-    hash.update(key);
-    hash.digest(salt.span());
-    add_iv_key(salt.span());
   }
 
   void add_iv_key(Bytes key) noexcept { kernel_.expand_key(key, keys_.iv[keys_.iv_keys++]); }
@@ -71,10 +63,12 @@ class KernelCipher final : public SectorCipher {
   SectorKeys& keys_; /* in memory_ */
 };
 
-} // namespace
+bool kernels_take(const CipherSpec& spec) noexcept {
+  return spec.cipher == BlockCipher::aes && (spec.mode == CipherMode::xts || spec.mode == CipherMode::cbc) &&
+         has_iv_layout(spec.iv);
+}
 
-Result<std::shared_ptr<const SectorCipher>> make_sector_cipher(const Kernel& kernel, const CipherSpec& spec, Bytes key,
-                                                               size_t sector_size) {
+Status check(const CipherSpec& spec, Bytes key, size_t sector_size) {
   if (!spec.accepts_key_bytes(key.size())) {
     return fail(Errc::unsupported, "cipher " + spec.name() + ": no key of " + std::to_string(key.size()) + " bytes");
   }
@@ -82,13 +76,20 @@ Result<std::shared_ptr<const SectorCipher>> make_sector_cipher(const Kernel& ker
     return fail(Errc::unsupported, "cipher " + spec.name() + ": sector size " + std::to_string(sector_size) +
                                        " is none of 512, 1024, 2048 and 4096");
   }
-  if (spec.iv == IvKind::essiv) {
-    const size_t salt_bytes = spec.essiv_hash->digest_bytes();
-    if (salt_bytes != 16 && salt_bytes != 24 && salt_bytes != 32) {
-      return fail(Errc::unsupported, "cipher " + spec.name() + ": the " + std::to_string(salt_bytes) +
-                                         "-byte digest of the essiv hash is no key of aes");
-    }
+  if (spec.iv == IvKind::essiv && !is_key_bytes_of(spec.cipher, spec.essiv_hash->digest_bytes())) {
+    return fail(Errc::unsupported, "cipher " + spec.name() + ": the " +
+                                       std::to_string(spec.essiv_hash->digest_bytes()) +
+                                       "-byte digest of the essiv hash is no key of the cipher");
   }
+  return ok();
+}
+
+} // namespace
+
+Result<std::shared_ptr<const SectorCipher>> make_sector_cipher(const Kernel& kernel, const CipherSpec& spec, Bytes key,
+                                                               size_t sector_size) {
+  if (Status s = check(spec, key, sector_size); !s) return propagate(s);
+  if (!kernels_take(spec)) return make_mode_cipher(spec, key, sector_size);
   return std::make_shared<const KernelCipher>(kernel, spec, key, sector_size);
 }
 

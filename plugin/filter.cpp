@@ -7,6 +7,7 @@
 
 #include "base/log.hpp"
 #include "config.h"
+#include "crypto/cipher_spec.hpp"
 #include "crypto/engine.hpp"
 #include "formats/luks_layer.hpp"
 #include "plugin/config.hpp"
@@ -100,7 +101,7 @@ void dump_plugin() {
   for (const auto name : available_engines()) engines += (engines.empty() ? "" : ",") + std::string(name);
   std::printf("qluks_version=%s\n", PACKAGE_VERSION);
   std::printf("qluks_formats=qcow2,luks1,luks2\n");
-  std::printf("qluks_ciphers=aes-xts,aes-cbc\n");
+  std::printf("qluks_ciphers=%s\n", served_ciphers().c_str());
   std::printf("qluks_kdfs=pbkdf2,argon2i,argon2id\n");
   std::printf("qluks_engines=%s\n", engines.c_str());
   std::printf("qluks_engine=%s\n", std::string(chosen_engine()).c_str());

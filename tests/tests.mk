@@ -19,6 +19,7 @@ crypto_test_SOURCES = \
 	tests/support/vectors.hpp \
 	tests/unit/crypto_engine_test.cpp \
 	tests/unit/crypto_kernels_test.cpp \
+	tests/unit/crypto_modes_test.cpp \
 	tests/unit/crypto_pbkdf_test.cpp \
 	tests/unit/crypto_spec_test.cpp \
 	$(END)
@@ -62,8 +63,10 @@ EXTRA_DIST += \
 	tests/vectors/aes_cbc.vec \
 	tests/vectors/aes_xts.vec \
 	tests/vectors/argon2.vec \
+	tests/vectors/blocks.vec \
 	tests/vectors/hash.vec \
 	tests/vectors/make_sectors.py \
+	tests/vectors/modes.vec \
 	tests/vectors/pbkdf2.vec \
 	tests/vectors/sectors.vec \
 	$(END)

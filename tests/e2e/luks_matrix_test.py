@@ -17,9 +17,7 @@ class Luks1(qluks.TestCase):
             for hash in ("sha1", "sha256", "sha512"):
                 with self.subTest(cipher=cipher, bits=bits, hash=hash):
                     image = self.luks1("image.luks", CONTENT, cipher=cipher, key_bits=bits, hash=hash)
-                    server = self.assert_serves(CONTENT, "file", image, PASS)
-                    with server.connect() as h:
-                        self.assertEqual(h.get_export_description(), f"LUKS1 {cipher} {bits}-bit")
+                    self.assert_describes(f"LUKS1 {cipher} {bits}-bit", self.assert_serves(CONTENT, "file", image, PASS))
 
     def test_made_by_qemu(self):
         image = self.path("image.luks")
@@ -27,6 +25,32 @@ class Luks1(qluks.TestCase):
         qluks.qemu_img_luks("convert", *qluks.qemu_secret(), "-f", "raw", "-O", "luks", "-o",
                             "key-secret=s,iter-time=10,hash-alg=sha224", raw, image)
         self.assert_serves(CONTENT, "file", image, PASS)
+
+    def test_ciphers_of_qemu(self):
+        """Each costs QEMU two seconds: so a few that have every cipher, mode and kind of IV."""
+        for cipher, mode, iv, name in (("serpent-256", "xts", "plain64", "serpent-xts-plain64 512-bit"),
+                                       ("serpent-128", "cbc", "essiv", "serpent-cbc-essiv:sha256 128-bit"),
+                                       ("serpent-256", "ctr", "plain", "serpent-ctr-plain 256-bit"),
+                                       ("twofish-128", "xts", "essiv", "twofish-xts-essiv:sha256 256-bit"),
+                                       ("twofish-256", "cbc", "plain64", "twofish-cbc-plain64 256-bit"),
+                                       ("cast5-128", "cbc", "plain64", "cast5-cbc-plain64 128-bit"),
+                                       ("cast5-128", "ctr", "plain64", "cast5-ctr-plain64 128-bit"),
+                                       ("aes-256", "ctr", "essiv", "aes-ctr-essiv:sha256 256-bit")):
+            with self.subTest(name=name):
+                image = self.path("image.luks")
+                raw = self.write("src.raw", CONTENT)
+                options = f"key-secret=s,iter-time=10,cipher-alg={cipher},cipher-mode={mode},ivgen-alg={iv}"
+                options += ",ivgen-hash-alg=sha256" if iv == "essiv" else ""
+                qluks.qemu_img_luks("convert", *qluks.qemu_secret(), "-f", "raw", "-O", "luks", "-o", options, raw, image)
+                self.assert_describes(f"LUKS1 {name}", self.assert_serves(CONTENT, "file", image, PASS))
+
+    def test_key_slots_under_other_modes(self):
+        """LUKS1 encrypts its key slots with the cipher of the payload: here by cryptsetup, the payload by QEMU."""
+        for cipher, bits in (("aes-ctr-plain64", 256), ("aes-ctr-plain", 128), ("aes-cbc-essiv:md5", 256),
+                             ("aes-xts-plain", 512)):
+            with self.subTest(cipher=cipher):
+                image = self.luks1("image.luks", CONTENT, cipher=cipher, key_bits=bits)
+                self.assert_describes(f"LUKS1 {cipher} {bits}-bit", self.assert_serves(CONTENT, "file", image, PASS))
 
     def test_every_key_slot(self):
         image = self.luks1("image.luks", CONTENT)
@@ -47,6 +71,29 @@ class Luks2(qluks.TestCase):
                     image = self.luks2("image.luks", CONTENT, "--cipher", cipher, "--key-size", bits,
                                        "--sector-size", sector)
                     self.assert_serves(CONTENT, "file", image, PASS)
+
+    def test_other_ciphers_modes_and_ivs(self):
+        cases = [(f"aes-{rest}", 256, 512) for rest in
+                 ("ecb", "ctr-plain", "ctr-plain64be", "ctr-null", "ctr-essiv:sha256", "cbc-null", "cbc-benbi",
+                  "cbc-eboiv", "cbc-plain", "xts-null", "xts-benbi", "xts-plain64be", "plain")]
+        cases += [("aes-cbc-benbi", 128, 4096), ("aes-cbc-eboiv", 256, 4096), ("aes-ctr-plain64", 128, 4096),
+                  ("aes", 128, 512)]
+        cases += [(f"camellia-{rest}", 256, 512) for rest in
+                  ("cbc-plain64", "cbc-essiv:sha256", "cbc-benbi", "cbc-eboiv", "ctr-plain64", "ecb")]
+        cases += [("camellia-cbc-plain64", 128, 4096), ("camellia-cbc-essiv:sha256", 192, 512)]
+        for cipher, bits, sector in cases:
+            with self.subTest(cipher=cipher, bits=bits, sector=sector):
+                image = self.luks2("image.luks", CONTENT, "--cipher", cipher, "--key-size", bits, "--sector-size", sector)
+                server = self.assert_serves(CONTENT, "file", image, PASS)
+                name = {"aes": "aes-cbc-plain", "aes-plain": "aes-cbc-plain"}.get(cipher, cipher)
+                self.assert_describes(f"LUKS2 {name} {bits}-bit", server)
+
+    def test_ciphers_of_key_slots(self):
+        for cipher, bits in (("aes-cbc-benbi", 128), ("aes-cbc-eboiv", 256), ("aes-ecb", 256), ("aes-ctr-plain64", 192),
+                             ("camellia-cbc-essiv:sha256", 256)):
+            with self.subTest(cipher=cipher, bits=bits):
+                image = self.luks2("image.luks", CONTENT, "--keyslot-cipher", cipher, "--keyslot-key-size", bits)
+                self.assert_serves(CONTENT, "file", image, PASS)
 
     def test_kdfs_and_hashes(self):
         for pbkdf in (qluks.cheap_argon2("argon2i"), qluks.cheap_argon2("argon2id"),

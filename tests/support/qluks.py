@@ -111,6 +111,10 @@ class TestCase(unittest.TestCase):
             self.assert_same(f.read(), expected)
         return server
 
+    def assert_describes(self, expected, server):
+        with server.connect() as h:
+            self.assertEqual(h.get_export_description(), expected)
+
     def assert_same(self, got, expected):
         if got == expected:
             return

@@ -14,12 +14,39 @@ namespace qluks {
 namespace {
 
 TEST(CipherSpec, NamesOfDmCryptAreKnown) {
-  for (const std::string_view name :
-       {"aes-xts-plain", "aes-xts-plain64", "aes-xts-plain64be", "aes-xts-essiv:sha256", "aes-cbc-plain",
-        "aes-cbc-plain64", "aes-cbc-plain64be", "aes-cbc-essiv:sha256"}) {
+  for (const std::string_view name : {"aes-xts-plain",
+                                      "aes-xts-plain64",
+                                      "aes-xts-plain64be",
+                                      "aes-xts-essiv:sha256",
+                                      "aes-cbc-plain",
+                                      "aes-cbc-plain64",
+                                      "aes-cbc-plain64be",
+                                      "aes-cbc-essiv:sha256",
+                                      "aes-cbc-essiv:md5",
+                                      "aes-xts-null",
+                                      "aes-xts-benbi",
+                                      "aes-cbc-eboiv",
+                                      "aes-ecb",
+                                      "aes-ctr-plain64",
+                                      "serpent-xts-plain64",
+                                      "serpent-cbc-benbi",
+                                      "twofish-cbc-essiv:sha256",
+                                      "twofish-ecb",
+                                      "camellia-ctr-essiv:sha256",
+                                      "cast5-cbc-plain",
+                                      "cast5-ctr-null",
+                                      "cast5-ecb"}) {
     const auto spec = parse_cipher_spec(name);
     ASSERT_TRUE(spec) << name;
     EXPECT_EQ(spec->name(), name);
+  }
+}
+
+TEST(CipherSpec, ShortFormsOfDmCryptMeanCbcPlain) {
+  for (const std::string_view name : {"aes", "aes-plain", "aes-cbc-plain"}) {
+    const auto spec = parse_cipher_spec(name);
+    ASSERT_TRUE(spec) << name;
+    EXPECT_EQ(spec->name(), "aes-cbc-plain");
   }
 }
 
@@ -29,14 +56,27 @@ TEST(CipherSpec, RefusalNamesTheUnknownPart) {
   };
   const Case cases[] = {
       {"", "cipher \"\""},
-      {"aes", "mode \"\""},
+      {"aes-", "mode \"\""},
+      {"aes-plain64", "mode \"plain64\""},
       {"aes-xts", "iv \"\""},
       {"AES-xts-plain64", "cipher \"AES\""},
-      {"twofish-xts-plain64", "cipher \"twofish\""},
+      {"blowfish-cbc-plain64", "cipher \"blowfish\""},
       {"cipher_null-ecb", "null cipher"},
       {"null-xts-plain64", "null cipher"},
       {"capi:xts(aes)-plain64", "capi:"},
-      {"aes-ctr-plain64", "mode \"ctr\""},
+      {"aes-lrw-benbi", "mode \"lrw\""},
+      {"aes-pcbc-plain64", "mode \"pcbc\""},
+      {"aes-gcm-random", "mode \"gcm\""},
+      {"aes-ecb-plain64", "iv \"plain64\""},
+      {"aes-ecb-", "iv \"\""},
+      {"cast5-xts-plain64", "mode \"xts\""},
+      {"aes-xts-eboiv", "iv \"eboiv\""},
+      {"aes-ctr-eboiv", "iv \"eboiv\""},
+      {"aes-ctr-benbi", "iv \"benbi\""},
+      {"aes-cbc-lmk", "iv \"lmk\""},
+      {"aes-cbc-tcw", "iv \"tcw\""},
+      {"aes-cbc-elephant", "iv \"elephant\""},
+      {"aes-cbc-null:sha256", "iv option \"sha256\""},
       {"aes-xts-plain64 ", "iv \"plain64 \""},
       {"aes-xts-random", "iv \"random\""},
       {"aes-xts-plain64:sha256", "iv option \"sha256\""},
@@ -63,12 +103,29 @@ TEST(CipherSpec, ErrorHoldsNoControlCharacterOfAHeader) {
   for (const char c : spec.error().what) EXPECT_FALSE(c >= 0 && c < ' ');
 }
 
+TEST(CipherSpec, ServedCiphersAreAllModesThatEachHas) {
+  EXPECT_TRUE(served_ciphers().starts_with("aes-xts,aes-cbc,aes-ecb,aes-ctr,serpent-xts,"));
+  EXPECT_TRUE(served_ciphers().ends_with(",cast5-cbc,cast5-ecb,cast5-ctr"));
+}
+
 TEST(CipherSpec, KeyOfXtsIsTwoKeys) {
   const auto xts = parse_cipher_spec("aes-xts-plain64");
   const auto cbc = parse_cipher_spec("aes-cbc-plain64");
   for (size_t bytes = 0; bytes <= 130; ++bytes) {
     EXPECT_EQ(xts->accepts_key_bytes(bytes), bytes == 32 || bytes == 48 || bytes == 64) << bytes;
     EXPECT_EQ(cbc->accepts_key_bytes(bytes), bytes == 16 || bytes == 24 || bytes == 32) << bytes;
+  }
+}
+
+TEST(CipherSpec, KeyLengthsAreThoseOfTheCipher) {
+  for (const std::string_view cipher : {"aes", "serpent", "twofish", "camellia"}) {
+    const auto ecb = parse_cipher_spec(std::string(cipher) + "-ecb");
+    for (size_t bytes = 0; bytes <= 65; ++bytes) {
+      EXPECT_EQ(ecb->accepts_key_bytes(bytes), bytes == 16 || bytes == 24 || bytes == 32) << cipher << " " << bytes;
+    }
+  }
+  for (size_t bytes = 0; bytes <= 65; ++bytes) {
+    EXPECT_EQ(parse_cipher_spec("cast5-ecb")->accepts_key_bytes(bytes), bytes == 16) << bytes;
   }
 }
 
@@ -89,6 +146,10 @@ TEST(SectorCipher, RefusesWhatTheCipherDoesNotTake) {
   EXPECT_EQ(refusal("aes-xts-plain64", 64, 8192), Errc::unsupported);
   EXPECT_EQ(refusal("aes-cbc-essiv:sha512", 32, 512), Errc::unsupported);
   EXPECT_EQ(refusal("aes-cbc-essiv:sha1", 32, 512), Errc::unsupported);
+  EXPECT_EQ(refusal("serpent-cbc-essiv:sha512", 32, 512), Errc::unsupported);
+  EXPECT_EQ(refusal("cast5-cbc-essiv:sha256", 16, 512), Errc::unsupported);
+  EXPECT_EQ(refusal("cast5-cbc-plain64", 32, 512), Errc::unsupported);
+  EXPECT_EQ(refusal("twofish-xts-plain64", 64, 256), Errc::unsupported);
 }
 
 TEST(Hash, EqualsPublishedDigests) {
@@ -114,6 +175,9 @@ TEST(Hash, EveryNameIsFoundInAnyCase) {
   EXPECT_EQ(find_hash("sha"), nullptr);
   EXPECT_EQ(find_hash("sha256 "), nullptr);
   EXPECT_EQ(find_hash(""), nullptr);
+  EXPECT_EQ(find_hash("md5"), nullptr);
+  EXPECT_EQ(find_essiv_hash("sha256"), find_hash("sha256"));
+  EXPECT_EQ(find_essiv_hash("MD5")->digest_bytes(), 16U);
 }
 
 TEST(Hash, DigestIsCutToTheRoomThereIs) {

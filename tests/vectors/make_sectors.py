@@ -1,17 +1,19 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Print sectors.vec: runs of sectors under every cipher spec, by OpenSSL's single-block AES (python3-cryptography).
+"""Print sectors.vec, or with the argument "modes" modes.vec: runs of sectors under every cipher spec.
 
-XTS, CBC and the IVs of dm-crypt are written out here from their definitions, one block at a time, and share nothing
-with the kernels.
+The single blocks are by OpenSSL (python3-cryptography), those of Serpent and Twofish by libgcrypt.  The modes and the
+IVs of dm-crypt are written out here from their definitions, one block at a time, and share nothing with the kernels.
 """
+import ctypes
 import hashlib
+import sys
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 HEAD = """\
 # SPDX-License-Identifier: BSD-3-Clause
-# Runs of sectors, made by make_sectors.py with OpenSSL's single-block AES.
+# Runs of sectors, made by make_sectors.py with %s.
 #
 # Byte i of the plain text is (7 i + i / 256) mod 256, byte i of the key (29 i + 1) mod 256.  Sector is the number of
 # the first sector in units of 512 bytes, Sha256 the digest of the cipher text.
@@ -25,12 +27,45 @@ def pattern(size):
     return bytes((i * 7 + (i >> 8)) % 256 for i in range(size))
 
 
-def ecb(key):
-    return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update
+def openssl(algorithm):
+    return lambda key: Cipher(algorithm(key), modes.ECB()).encryptor().update
+
+
+def libgcrypt(numbers):
+    """A cipher by its numbers in gcrypt.h, one for each length of key."""
+
+    def ecb(key):
+        gcrypt = ctypes.CDLL("libgcrypt.so.20")
+        gcrypt.gcry_check_version(None)
+        handle = ctypes.c_void_p()
+        assert gcrypt.gcry_cipher_open(ctypes.byref(handle), numbers[len(key)], 1, 0) == 0
+        assert gcrypt.gcry_cipher_setkey(handle, key, ctypes.c_size_t(len(key))) == 0
+
+        def encrypt(block):
+            out = ctypes.create_string_buffer(16)
+            assert gcrypt.gcry_cipher_encrypt(handle, out, ctypes.c_size_t(16), block, ctypes.c_size_t(16)) == 0
+            return out.raw
+
+        return encrypt
+
+    return ecb
+
+
+CIPHERS = {
+    "aes": openssl(algorithms.AES),
+    "camellia": openssl(algorithms.Camellia),
+    "cast5": openssl(algorithms.CAST5),
+    "serpent": libgcrypt({16: 304, 24: 305, 32: 306}),
+    "twofish": libgcrypt({16: 303, 32: 10}),
+}
+
+
+def block_bytes(cipher):
+    return 8 if cipher == "cast5" else 16
 
 
 def xor(a, b):
-    return (int.from_bytes(a, "little") ^ int.from_bytes(b, "little")).to_bytes(16, "little")
+    return bytes(x ^ y for x, y in zip(a, b))
 
 
 def times_x(tweak):
@@ -40,50 +75,109 @@ def times_x(tweak):
     return n.to_bytes(16, "little")
 
 
-def iv_maker(kind, key):
-    essiv = ecb(hashlib.sha256(key).digest())
+def iv_maker(cipher, mode, kind, key, sector_size):
+    size = block_bytes(cipher)
+    ecb = CIPHERS[cipher]
+    name, _, hash = kind.partition(":")
+    if name == "essiv":
+        essiv = ecb(hashlib.new(hash.replace("-", "_"), key).digest())
+        return lambda n: essiv(n.to_bytes(size, "little"))
     return {
-        "plain": lambda n: (n % 2**32).to_bytes(16, "little"),
-        "plain64": lambda n: n.to_bytes(16, "little"),
-        "plain64be": lambda n: n.to_bytes(16, "big"),
-        "essiv:sha256": lambda n: essiv(n.to_bytes(16, "little")),
-    }[kind]
+        "none": lambda n: None,
+        "plain": lambda n: (n % 2**32).to_bytes(size, "little"),
+        "plain64": lambda n: n.to_bytes(size, "little"),
+        "plain64be": lambda n: n.to_bytes(size, "big"),
+        "null": lambda n: bytes(size),
+        "benbi": lambda n: ((n * (512 // size) + 1) % 2**64).to_bytes(size, "big"),
+        "eboiv": lambda n: ecb(key)((n * sector_size % 2**64).to_bytes(size, "little")),
+    }[name]
 
 
-def xts_sector(key, iv, plain):
+def blocks(cipher, text):
+    size = block_bytes(cipher)
+    return (text[at : at + size] for at in range(0, len(text), size))
+
+
+def xts_sector(cipher, key, iv, plain):
     half = len(key) // 2
-    block, tweak = ecb(key[:half]), ecb(key[half:])(iv)
-    cipher = b""
-    for at in range(0, len(plain), 16):
-        cipher += xor(block(xor(plain[at : at + 16], tweak)), tweak)
+    encrypt, tweak = CIPHERS[cipher](key[:half]), CIPHERS[cipher](key[half:])(iv)
+    text = b""
+    for block in blocks(cipher, plain):
+        text += xor(encrypt(xor(block, tweak)), tweak)
         tweak = times_x(tweak)
-    return cipher
+    return text
 
 
-def cbc_sector(key, iv, plain):
-    block = ecb(key)
-    cipher = b""
-    for at in range(0, len(plain), 16):
-        iv = block(xor(plain[at : at + 16], iv))
-        cipher += iv
-    return cipher
+def cbc_sector(cipher, key, iv, plain):
+    encrypt = CIPHERS[cipher](key)
+    text = b""
+    for block in blocks(cipher, plain):
+        iv = encrypt(xor(block, iv))
+        text += iv
+    return text
 
 
-def run_digest(sector, key, iv, first, size):
-    plain = pattern(SECTORS * size)
+def ecb_sector(cipher, key, iv, plain):
+    encrypt = CIPHERS[cipher](key)
+    return b"".join(encrypt(block) for block in blocks(cipher, plain))
+
+
+def ctr_sector(cipher, key, iv, plain):
+    encrypt, size = CIPHERS[cipher](key), block_bytes(cipher)
+    text = b""
+    for i, block in enumerate(blocks(cipher, plain)):
+        counter = (int.from_bytes(iv, "big") + i) % 256**size
+        text += xor(block, encrypt(counter.to_bytes(size, "big")))
+    return text
+
+
+MODES = {"xts": xts_sector, "cbc": cbc_sector, "ecb": ecb_sector, "ctr": ctr_sector}
+
+
+def print_run(cipher, mode, kind, key_bytes, sector_size, first, count):
+    key = bytes((i * 29 + 1) % 256 for i in range(key_bytes))
+    make_iv = iv_maker(cipher, mode, kind, key, sector_size)
+    plain = pattern(count * sector_size)
     digest = hashlib.sha256()
-    for i in range(SECTORS):
-        number = (first + i * (size // 512)) % 2**64
-        digest.update(sector(key, iv(number), plain[i * size : (i + 1) * size]))
-    return digest.hexdigest()
+    for i in range(count):
+        iv = make_iv((first + i * (sector_size // 512)) % 2**64)
+        digest.update(MODES[mode](cipher, key, iv, plain[i * sector_size : (i + 1) * sector_size]))
+    print(f"Cipher = {cipher}-{mode}" + ("" if kind == "none" else f"-{kind}"))
+    print(f"KeyBytes = {key_bytes}\nSectorSize = {sector_size}\nSector = {first}\nCount = {count}")
+    print(f"Sha256 = {digest.hexdigest()}\n")
 
 
-print(HEAD)
-for mode, sector, keys in ("xts", xts_sector, 2), ("cbc", cbc_sector, 1):
-    for kind in "plain", "plain64", "plain64be", "essiv:sha256":
-        for key_bytes in 16 * keys, 24 * keys, 32 * keys:
-            key = bytes((i * 29 + 1) % 256 for i in range(key_bytes))
-            for size, first in RUNS:
-                print(f"Cipher = aes-{mode}-{kind}")
-                print(f"KeyBytes = {key_bytes}\nSectorSize = {size}\nSector = {first}\nCount = {SECTORS}")
-                print(f"Sha256 = {run_digest(sector, key, iv_maker(kind, key), first, size)}\n")
+def print_sectors():
+    print(HEAD % "OpenSSL's single-block AES")
+    for mode, keys in ("xts", 2), ("cbc", 1):
+        for kind in "plain", "plain64", "plain64be", "essiv:sha256":
+            for key_bytes in 16 * keys, 24 * keys, 32 * keys:
+                for sector_size, first in RUNS:
+                    print_run("aes", mode, kind, key_bytes, sector_size, first, SECTORS)
+
+
+def kinds_of(cipher, mode):
+    essiv = "essiv:md5" if cipher == "cast5" else "essiv:sha256"
+    plain = ["plain", "plain64", "plain64be", "null", essiv]
+    return {"xts": plain + ["benbi"], "cbc": plain + ["benbi", "eboiv"], "ctr": plain, "ecb": ["none"]}[mode]
+
+
+def print_modes():
+    print(HEAD % "single blocks by OpenSSL and libgcrypt")
+    for cipher in CIPHERS:
+        for mode in MODES:
+            if cipher == "cast5" and mode == "xts":
+                continue
+            keys = 2 if mode == "xts" else 1
+            longest = (16 if cipher == "cast5" else 32) * keys
+            for kind in kinds_of(cipher, mode):
+                print_run(cipher, mode, kind, longest, 512, 2**32 - 2, 4)
+                print_run(cipher, mode, kind, longest, 4096, 2**64 - 8, 3)
+            for key_bytes in 16, 24:
+                if longest > 16 and (cipher, key_bytes) != ("twofish", 24): # libgcrypt has no Twofish-192
+                    print_run(cipher, mode, kinds_of(cipher, mode)[-1], key_bytes * keys, 512, 1, 2)
+    print_run("aes", "cbc", "essiv:md5", 32, 512, 7, 2)
+    print_run("serpent", "cbc", "essiv:sha3-256", 32, 512, 7, 2)
+
+
+print_modes() if sys.argv[1:] == ["modes"] else print_sectors()

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Every cipher, mode and IV against runs that other programs have made. */
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "crypto/block_key.hpp"
+#include "crypto/sector_cipher.hpp"
+#include "tests/support/guarded.hpp"
+#include "tests/support/vectors.hpp"
+
+namespace qluks {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+using CipherPtr = std::shared_ptr<const SectorCipher>;
+
+Bytes pattern(size_t size) {
+  Bytes bytes(size);
+  for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>(i * 7 + (i >> 8));
+  return bytes;
+}
+
+Bytes key_pattern(size_t size) {
+  Bytes key(size);
+  for (size_t i = 0; i < size; ++i) key[i] = static_cast<std::byte>(i * 29 + 1);
+  return key;
+}
+
+CipherPtr make_cipher(std::string_view name, size_t key_bytes, size_t sector_size) {
+  const auto spec = parse_cipher_spec(name);
+  EXPECT_TRUE(spec) << name;
+  const auto cipher = make_sector_cipher(*spec, key_pattern(key_bytes), sector_size);
+  EXPECT_TRUE(cipher) << name;
+  return *cipher;
+}
+
+/* From odd addresses to odd ones, and in place. */
+void expect_both_ways(const SectorCipher& cipher, SectorNumber first, const Bytes& plain, const Bytes& encrypted) {
+  Bytes in(plain.size() + 1);
+  Bytes out(plain.size() + 3);
+  const std::span<std::byte> from = std::span(in).subspan(1);
+  const std::span<std::byte> to = std::span(out).subspan(3);
+  std::copy(encrypted.begin(), encrypted.end(), from.begin());
+  cipher.decrypt(first, from, to);
+  EXPECT_TRUE(std::equal(plain.begin(), plain.end(), to.begin())) << "decrypt, out of place";
+  cipher.encrypt(first, to, to);
+  EXPECT_TRUE(std::equal(encrypted.begin(), encrypted.end(), to.begin())) << "encrypt, in place";
+  cipher.decrypt(first, to, to);
+  EXPECT_TRUE(std::equal(plain.begin(), plain.end(), to.begin())) << "decrypt, in place";
+}
+
+TEST(Modes, EqualRunsByOpensslAndLibgcrypt) {
+  std::set<std::string> names;
+  test::for_each_vector("modes.vec", [&](test::Vector& v) {
+    const std::string name = v.text("Cipher");
+    const size_t key_bytes = v.number("KeyBytes");
+    const CipherPtr cipher = make_cipher(name, key_bytes, v.number("SectorSize"));
+    const SectorNumber first{v.number("Sector")};
+    const Bytes plain = pattern(v.number("Count") * cipher->sector_size());
+    Bytes encrypted(plain.size());
+    cipher->encrypt(first, plain, encrypted);
+    const SecureBuffer digest = hash_of(*find_hash("sha256"), encrypted);
+    const Bytes expected = v.bytes("Sha256");
+    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), digest.data())) << name << ", " << key_bytes << " bytes";
+    expect_both_ways(*cipher, first, plain, encrypted);
+    names.insert(name);
+  });
+  EXPECT_EQ(names.size(), 91U);
+}
+
+/* One block under a published key: the ciphers that the runs above had from one library only. */
+TEST(Modes, EqualPublishedBlocks) {
+  test::for_each_vector("blocks.vec", [](test::Vector& v) {
+    const auto spec = parse_cipher_spec(v.text("Cipher") + "-ecb");
+    ASSERT_TRUE(spec);
+    const BlockKey key(spec->cipher, v.bytes("Key"));
+    Bytes block = v.bytes("PlainText");
+    EXPECT_EQ(key.block_bytes(), block.size());
+    key.encrypt_block(reinterpret_cast<uint8_t*>(block.data()));
+    EXPECT_EQ(block, v.bytes("CipherText"));
+  });
+}
+
+constexpr std::string_view one_of_each[] = {"serpent-xts-essiv:sha256", "twofish-cbc-eboiv", "camellia-ctr-plain64",
+                                            "aes-ecb", "aes-cbc-benbi"};
+
+TEST(Modes, SectorsAreIndependentOfTheRunTheyAreIn) {
+  for (const std::string_view name : one_of_each) {
+    const CipherPtr cipher = make_cipher(name, name.find("xts") != name.npos ? 64 : 32, 1024);
+    Bytes whole = pattern(5 * 1024);
+    Bytes single = whole;
+    cipher->encrypt({6}, whole, whole);
+    for (size_t i = 0; i < 5; ++i) {
+      const std::span<std::byte> sector = std::span(single).subspan(i * 1024, 1024);
+      cipher->encrypt({6 + 2 * i}, sector, sector);
+    }
+    EXPECT_EQ(whole, single) << name;
+    cipher->decrypt({0}, {}, {});
+  }
+}
+
+TEST(Modes, TouchNothingOutsideOfTheRun) {
+  test::Guarded in(8 * 512);
+  test::Guarded out(8 * 512);
+  for (const std::string_view name : one_of_each) {
+    const CipherPtr cipher = make_cipher(name, name.find("xts") != name.npos ? 64 : 32, 512);
+    for (const size_t size : {size_t{512}, size_t{3 * 512}}) {
+      cipher->encrypt({1}, in.at_start(size), out.at_start(size));
+      cipher->decrypt({1}, in.at_end(size), out.at_end(size));
+      cipher->encrypt({1}, in.at_end(size), in.at_end(size));
+      cipher->decrypt({1}, in.at_start(size), in.at_start(size));
+    }
+  }
+}
+
+TEST(Modes, AesKeepsItsKernelWhereThatTakesTheIv) {
+  const std::string_view kernel = make_cipher("aes-xts-plain64", 64, 512)->engine();
+  EXPECT_EQ(make_cipher("aes-cbc-null", 32, 512)->engine(), kernel);
+  EXPECT_EQ(make_cipher("aes-xts-null", 64, 512)->engine(), kernel);
+  EXPECT_EQ(make_cipher("aes-cbc-essiv:md5", 32, 512)->engine(), kernel);
+  EXPECT_EQ(make_cipher("aes-cbc-benbi", 32, 512)->engine(), "nettle");
+  EXPECT_EQ(make_cipher("serpent-xts-plain64", 64, 512)->engine(), "nettle");
+}
+
+} // namespace
+} // namespace qluks
