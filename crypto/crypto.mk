@@ -27,7 +27,13 @@ libsectorcrypto_la_SOURCES = \
 	crypto/xts_nettle.cpp \
 	crypto/xts_run.hpp \
 	$(END)
-libsectorcrypto_la_LIBADD = $(NETTLE_LIBS) $(ARGON2_LIBS)
+libsectorcrypto_la_LIBADD = $(NETTLE_LIBS) $(ARGON2_LIBS) $(LIBGCRYPT_HASHES_LIBS)
+if HAVE_LIBGCRYPT_HASHES
+libsectorcrypto_la_SOURCES += \
+	crypto/hash_libgcrypt.cpp \
+	crypto/hash_libgcrypt.hpp \
+	$(END)
+endif
 if X86_64
 libsectorcrypto_la_SOURCES += \
 	crypto/aes_key_aesni.cpp \

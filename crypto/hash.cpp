@@ -9,19 +9,42 @@
 #include <nettle/sha3.h>
 
 #include <algorithm>
-#include <array>
+#include <iterator>
+#include <vector>
+
+#include "config.h"
+#ifdef HAVE_LIBGCRYPT_HASHES
+#include "crypto/hash_libgcrypt.hpp"
+#endif
 
 namespace qluks {
 
 namespace {
 
-constexpr std::array algorithms{
-    HashAlgorithm{"sha256", &nettle_sha256},     HashAlgorithm{"sha1", &nettle_sha1},
-    HashAlgorithm{"sha512", &nettle_sha512},     HashAlgorithm{"sha224", &nettle_sha224},
-    HashAlgorithm{"sha384", &nettle_sha384},     HashAlgorithm{"ripemd160", &nettle_ripemd160},
-    HashAlgorithm{"sha3-224", &nettle_sha3_224}, HashAlgorithm{"sha3-256", &nettle_sha3_256},
-    HashAlgorithm{"sha3-384", &nettle_sha3_384}, HashAlgorithm{"sha3-512", &nettle_sha3_512},
+constexpr HashAlgorithm hashes_of_nettle[] = {
+    {"sha256", &nettle_sha256},
+    {"sha1", &nettle_sha1},
+    {"sha512", &nettle_sha512},
+    {"sha224", &nettle_sha224},
+    {"sha384", &nettle_sha384},
+    {"sha512-256", &nettle_sha512_256},
+    {"ripemd160", &nettle_ripemd160},
+    {"sha3-224", &nettle_sha3_224},
+    {"sha3-256", &nettle_sha3_256},
+    {"sha3-384", &nettle_sha3_384},
+    {"sha3-512", &nettle_sha3_512},
+#ifdef HAVE_NETTLE_SM3
+    {"sm3", &nettle_sm3},
+#endif
 };
+
+std::vector<HashAlgorithm> find_algorithms() {
+  std::vector<HashAlgorithm> found(std::begin(hashes_of_nettle), std::end(hashes_of_nettle));
+#ifdef HAVE_LIBGCRYPT_HASHES
+  for (const HashAlgorithm& hash : libgcrypt_hashes()) found.push_back(hash);
+#endif
+  return found;
+}
 
 constexpr HashAlgorithm md5{"md5", &nettle_md5};
 
@@ -40,12 +63,17 @@ bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
 
 } // namespace
 
-size_t HashAlgorithm::digest_bytes() const noexcept { return nettle->digest_size; }
+size_t HashAlgorithm::digest_bytes() const noexcept {
+  return nettle != nullptr ? nettle->digest_size : other->digest_bytes;
+}
 
-std::span<const HashAlgorithm> hash_algorithms() noexcept { return algorithms; }
+std::span<const HashAlgorithm> hash_algorithms() noexcept {
+  static const std::vector<HashAlgorithm> algorithms = find_algorithms();
+  return algorithms;
+}
 
 const HashAlgorithm* find_hash(std::string_view name) noexcept {
-  for (const HashAlgorithm& algorithm : algorithms) {
+  for (const HashAlgorithm& algorithm : hash_algorithms()) {
     if (equal_ignoring_case(algorithm.name, name)) return &algorithm;
   }
   return nullptr;
@@ -55,17 +83,25 @@ const HashAlgorithm* find_essiv_hash(std::string_view name) noexcept {
   return equal_ignoring_case(md5.name, name) ? &md5 : find_hash(name);
 }
 
-Hash::Hash(const HashAlgorithm& algorithm) : algorithm_(algorithm) { algorithm_.nettle->init(state_); }
+Hash::Hash(const HashAlgorithm& algorithm) : algorithm_(algorithm) {
+  if (algorithm_.nettle != nullptr) {
+    algorithm_.nettle->init(state_);
+  } else {
+    other_ = algorithm_.other->start_hash();
+  }
+}
 
 Hash::~Hash() { wipe(state_); }
 
 void Hash::update(std::span<const std::byte> bytes) noexcept {
+  if (other_) return other_->update(bytes);
   algorithm_.nettle->update(state_, bytes.size(), reinterpret_cast<const uint8_t*>(bytes.data()));
 }
 
 void Hash::digest(std::span<std::byte> out) noexcept {
-  algorithm_.nettle->digest(state_, std::min(out.size(), algorithm_.digest_bytes()),
-                            reinterpret_cast<uint8_t*>(out.data()));
+  out = out.first(std::min(out.size(), algorithm_.digest_bytes()));
+  if (other_) return other_->digest(out);
+  algorithm_.nettle->digest(state_, out.size(), reinterpret_cast<uint8_t*>(out.data()));
 }
 
 SecureBuffer hash_of(const HashAlgorithm& algorithm, std::span<const std::byte> secret) {

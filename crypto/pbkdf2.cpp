@@ -102,8 +102,33 @@ class Hmac {
   HmacMemory& m_;
 };
 
+/* The same by another library, which keeps the midstates to itself. */
+class OtherHmac {
+ public:
+  OtherHmac(const OtherHash& hash, Bytes secret) : hmac_(hash.start_hmac(secret)), u_(hash.digest_bytes) {}
+
+  const uint8_t* u() const noexcept { return reinterpret_cast<const uint8_t*>(u_.data()); }
+
+  void start_block(Bytes salt, uint32_t index) noexcept {
+    const be32 index_be = index;
+    hmac_->update(salt);
+    hmac_->update(std::as_bytes(std::span(&index_be, 1)));
+    hmac_->digest(u_.span());
+  }
+
+  void step() noexcept {
+    hmac_->update(u_.span());
+    hmac_->digest(u_.span());
+  }
+
+ private:
+  std::unique_ptr<OtherDigest> hmac_;
+  SecureBuffer u_;
+};
+
 /* Any hash, one output block after the other, summed up in `out` itself. */
-void derive_generic(Hmac& hmac, const Derivation& d) noexcept {
+template <class AnyHmac>
+void derive_generic(AnyHmac& hmac, const Derivation& d) noexcept {
   const size_t digest_bytes = d.hash.digest_bytes();
   for (size_t at = 0, index = 1; at < d.out.size(); at += digest_bytes, ++index) {
     const std::span<std::byte> block = d.out.subspan(at, std::min(digest_bytes, d.out.size() - at));
@@ -164,8 +189,13 @@ void derive_sha256_shani(Hmac& hmac, const Derivation& d) {
 Status pbkdf2(const CpuFeatures& cpu, const HashAlgorithm& hash, Bytes secret, Bytes salt, uint32_t iterations,
               std::span<std::byte> out) {
   if (iterations == 0) return fail(Errc::invalid_format, "pbkdf2: 0 iterations: at least 1 is needed");
-  Hmac hmac(*hash.nettle, secret);
   const Derivation derivation{hash, salt, iterations, out};
+  if (hash.other != nullptr) {
+    OtherHmac hmac(*hash.other, secret);
+    derive_generic(hmac, derivation);
+    return ok();
+  }
+  Hmac hmac(*hash.nettle, secret);
 #if defined(__x86_64__)
   if (hash.nettle == &nettle_sha256 && cpu.sha) {
     derive_sha256_shani(hmac, derivation);

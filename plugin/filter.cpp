@@ -9,6 +9,7 @@
 #include "config.h"
 #include "crypto/cipher_spec.hpp"
 #include "crypto/engine.hpp"
+#include "crypto/hash.hpp"
 #include "formats/luks_layer.hpp"
 #include "plugin/config.hpp"
 #include "plugin/connection.hpp"
@@ -99,9 +100,12 @@ int get_ready(int /*thread_model*/) {
 void dump_plugin() {
   std::string engines;
   for (const auto name : available_engines()) engines += (engines.empty() ? "" : ",") + std::string(name);
+  std::string hashes;
+  for (const auto& hash : hash_algorithms()) hashes += (hashes.empty() ? "" : ",") + std::string(hash.name);
   std::printf("qluks_version=%s\n", PACKAGE_VERSION);
   std::printf("qluks_formats=qcow2,luks1,luks2\n");
   std::printf("qluks_ciphers=%s\n", served_ciphers().c_str());
+  std::printf("qluks_hashes=%s\n", hashes.c_str());
   std::printf("qluks_kdfs=pbkdf2,argon2i,argon2id\n");
   std::printf("qluks_engines=%s\n", engines.c_str());
   std::printf("qluks_engine=%s\n", std::string(chosen_engine()).c_str());

@@ -19,7 +19,7 @@ for folder in base crypto formats; do
     forbid $folder 'nbdkit-'              'nbdkit is known to plugin/ only'
 done
 for folder in base formats plugin; do
-    forbid $folder 'nettle/|argon2'       'nettle and Argon2 are known to crypto/ only'
+    forbid $folder 'nettle/|argon2|gcrypt' 'nettle, Argon2 and libgcrypt are known to crypto/ only'
 done
 for folder in base formats plugin crypto; do
     forbid $folder '(immintrin|wmmintrin|x86intrin|cpuid)\.h' 'intrinsics are for the kernels only' \

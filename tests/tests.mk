@@ -80,6 +80,7 @@ AM_TESTS_ENVIRONMENT = \
 	PYTHONPATH='$(abs_srcdir)/tests/support'; export PYTHONPATH; \
 	PYTHONDONTWRITEBYTECODE=1; export PYTHONDONTWRITEBYTECODE; \
 	QLUKS_FILTER='$(abs_builddir)/.libs/nbdkit-qluks-filter.so'; export QLUKS_FILTER; \
+	QLUKS_LIBGCRYPT='$(have_libgcrypt)'; export QLUKS_LIBGCRYPT; \
 	QLUKS_PRELOAD='$(SANITIZER_PRELOAD)'; export QLUKS_PRELOAD; \
 	QLUKS_DUMP_GUEST='$(abs_builddir)/dump_guest'; export QLUKS_DUMP_GUEST;
 e2e_tests = \
