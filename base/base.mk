@@ -9,6 +9,8 @@ libbase_la_SOURCES = \
 	base/file_device.hpp \
 	base/log.cpp \
 	base/log.hpp \
+	base/memory_budget.hpp \
+	base/page_buffer.hpp \
 	base/result.hpp \
 	base/secure_buffer.cpp \
 	base/secure_buffer.hpp \

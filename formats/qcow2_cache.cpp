@@ -8,6 +8,8 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "base/page_buffer.hpp"
+
 namespace qluks {
 
 namespace {
@@ -15,6 +17,9 @@ namespace {
 /* A shard should hold several of the largest slots, which are 2 MiB. */
 constexpr uint64_t shard_bytes = 8 << 20;
 constexpr uint64_t shards_max = 16;
+
+/* Several of the largest clusters at once: 2 MiB of output and as much input. */
+constexpr uint64_t loads_bytes_max = 16 << 20;
 
 /* What a slot costs beside its bytes: map and list nodes, reference counts. */
 constexpr uint64_t slot_overhead_bytes = 256;
@@ -36,7 +41,7 @@ struct Qcow2Cache::Slot {
   enum class State : uint8_t { loading, ready, failed };
 
   Key key;
-  uint64_t cost;
+  uint64_t cost = 0; /* once it has its turn to load */
   State state = State::loading;
   Bytes bytes{}; /* once ready */
 };
@@ -54,18 +59,21 @@ class Qcow2Cache::Shard {
     return *found->second;
   }
 
-  std::shared_ptr<Slot> enter(const Key& key, size_t length) {
-    const uint64_t cost = length + slot_overhead_bytes;
-    make_room(cost);
-    recent_.push_front(std::make_shared<Slot>(Slot{.key = key, .cost = cost}));
+  std::shared_ptr<Slot> enter(const Key& key) {
+    recent_.push_front(std::make_shared<Slot>(Slot{.key = key}));
     try {
       slots_.emplace(key, recent_.begin());
     } catch (...) {
       recent_.pop_front();
       throw;
     }
-    bytes_ += cost;
     return recent_.front();
+  }
+
+  void charge(Slot& slot, uint64_t cost) noexcept {
+    make_room(cost);
+    slot.cost = cost;
+    bytes_ += cost;
   }
 
   void remove(const Key& key) noexcept {
@@ -80,7 +88,7 @@ class Qcow2Cache::Shard {
 
  private:
   /* Slots that are loading stay: there are no more of them than threads. */
-  void make_room(uint64_t cost) {
+  void make_room(uint64_t cost) noexcept {
     auto it = recent_.end();
     while (bytes_ + cost > bytes_max_ && it != recent_.begin()) {
       const Slot& slot = **--it;
@@ -114,6 +122,11 @@ class Qcow2Cache::Loading {
     shard_.settled.notify_all();
   }
 
+  void charge(uint64_t cost) noexcept {
+    const std::lock_guard lock(shard_.mutex);
+    shard_.charge(*slot_, cost);
+  }
+
   void filled(Bytes bytes) {
     {
       const std::lock_guard lock(shard_.mutex);
@@ -129,7 +142,7 @@ class Qcow2Cache::Loading {
   std::shared_ptr<Slot> slot_;
 };
 
-Qcow2Cache::Qcow2Cache(uint64_t bytes_max) {
+Qcow2Cache::Qcow2Cache(uint64_t bytes_max) : loads_(loads_bytes_max) {
   const uint64_t count = std::bit_floor(std::clamp<uint64_t>(bytes_max / shard_bytes, 1, shards_max));
   for (uint64_t i = 0; i < count; ++i) shards_.push_back(std::make_unique<Shard>(bytes_max / count));
 }
@@ -141,21 +154,24 @@ Qcow2Cache::Shard& Qcow2Cache::shard_of(const Key& key) noexcept {
   return *shards_[(KeyHash{}(key) >> 48) & (shards_.size() - 1)];
 }
 
-Result<Qcow2Cache::Bytes> Qcow2Cache::get(const Key& key, size_t length, const FillFn& fill) {
+Result<Qcow2Cache::Bytes> Qcow2Cache::get(const Key& key, size_t length, const FillFn& fill, size_t working_bytes) {
   Shard& shard = shard_of(key);
   std::unique_lock lock(shard.mutex);
   while (const auto slot = shard.find(key)) {
     shard.settled.wait(lock, [&] { return slot->state != Slot::State::loading; });
     if (slot->state == Slot::State::ready) return slot->bytes;
   }
-  auto slot = shard.enter(key, length);
+  auto slot = shard.enter(key);
   lock.unlock();
 
   Loading loading(shard, std::move(slot));
-  auto bytes = std::make_shared_for_overwrite<std::byte[]>(length);
-  if (Status s = fill({bytes.get(), length}); !s) return propagate(s);
+  const MemoryBudget::Lease lease(loads_, length + working_bytes);
+  loading.charge(length + slot_overhead_bytes);
+  PageBuffer buffer = make_page_buffer(length);
+  if (Status s = fill({buffer.get(), length}); !s) return propagate(s);
+  Bytes bytes(std::move(buffer));
   loading.filled(bytes);
-  return Bytes(std::move(bytes));
+  return bytes;
 }
 
 } // namespace qluks

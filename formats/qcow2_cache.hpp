@@ -11,7 +11,8 @@
  *         └────failed────▶ gone: not remembered, and each one who waited tries anew on its own way down
  *
  * The bytes of a slot do not change once it is ready.  Loading slots count as well, so memory is bounded by the
- * limit plus what readers hold on to; a single slot beyond the limit is kept until the next one comes.
+ * limit plus what readers hold on to; a single slot beyond the limit is kept until the next one comes.  What is being
+ * loaded has a budget as well, so that many threads and large clusters do not add up.
  */
 #ifndef QLUKS_FORMATS_QCOW2_CACHE_HPP
 #define QLUKS_FORMATS_QCOW2_CACHE_HPP
@@ -22,6 +23,7 @@
 #include <span>
 #include <vector>
 
+#include "base/memory_budget.hpp"
 #include "base/result.hpp"
 
 namespace qluks {
@@ -45,7 +47,10 @@ class Qcow2Cache {
 
   /* `length` bytes under that key, the same length each time; `fill` makes them if they are not there.  `fill` runs
    * without a lock.  It may use the cache for what its image lies on, never for its own owner. */
-  Result<Bytes> get(const Key& key, size_t length, const FillFn& fill);
+  Result<Bytes> get(const Key& key, size_t length, const FillFn& fill, size_t working_bytes = 0);
+
+  /* For buffers that others fill from storage.  `fill` is run under a lease already, of length + working_bytes. */
+  MemoryBudget& loads() noexcept { return loads_; }
 
  private:
   struct Slot;
@@ -56,6 +61,7 @@ class Qcow2Cache {
 
   std::vector<std::unique_ptr<Shard>> shards_; /* a power of two */
   std::atomic<uint64_t> owners_{0};
+  MemoryBudget loads_;
 };
 
 } // namespace qluks

@@ -11,6 +11,7 @@
 #include <new>
 #include <vector>
 
+#include "base/page_buffer.hpp"
 #include "base/window.hpp"
 #include "formats/text.hpp"
 
@@ -184,7 +185,14 @@ Status CompressedClusters::read_whole(BlockDevice& container, std::span<const Pa
   uint64_t end = start;
   for (const Part& part : parts) end = std::max(end, part.stream.at.bytes + part.stream.bytes_max);
   const size_t length = static_cast<size_t>(end - start);
-  const auto fetched = std::make_unique_for_overwrite<std::byte[]>(length);
+  const MemoryBudget::Lease lease(cache_->loads(), length);
+  return decompress_whole(container, parts, start, length);
+}
+
+/* All parts from what one read of [start, start + length) fetches. */
+Status CompressedClusters::decompress_whole(BlockDevice& container, std::span<const Part> parts, uint64_t start,
+                                            size_t length) const {
+  const PageBuffer fetched = make_page_buffer(length);
   const std::span<std::byte> in(fetched.get(), length);
   /* The last sector may lie beyond the end of the file. */
   if (Status s = read_zero_padded(container, in, start); !s) return s;
@@ -199,10 +207,13 @@ Status CompressedClusters::read_whole(BlockDevice& container, std::span<const Pa
 Status CompressedClusters::read_from_cache(BlockDevice& container, const Part& part) const {
   const uint64_t in_cluster = part.guest.bytes & (cluster_size_ - 1);
   const GuestOffset cluster{part.guest.bytes - in_cluster};
-  auto whole = cache_->get({.owner = owner_, .at = part.stream.at.bytes}, cluster_size_, [&](std::span<std::byte> out) {
-    const Part all{part.stream, cluster, out};
-    return read_whole(container, {&all, 1});
-  });
+  const Compressed& stream = part.stream;
+  const auto decompress = [&](std::span<std::byte> out) {
+    const Part all{stream, cluster, out};
+    return decompress_whole(container, {&all, 1}, stream.at.bytes, stream.bytes_max);
+  };
+  auto whole =
+      cache_->get({.owner = owner_, .at = stream.at.bytes}, cluster_size_, decompress, stream.bytes_max);
   if (!whole) return propagate(whole);
   std::copy_n(whole->get() + in_cluster, part.out.size(), part.out.begin());
   return ok();

@@ -47,6 +47,7 @@ class CompressedClusters {
   bool is_whole(const Part& part) const noexcept { return part.out.size() == cluster_size_; }
   size_t neighbours(std::span<const Part> parts) const noexcept;
   Status read_whole(BlockDevice& container, std::span<const Part> parts) const;
+  Status decompress_whole(BlockDevice& container, std::span<const Part> parts, uint64_t start, size_t length) const;
   Status read_from_cache(BlockDevice& container, const Part& part) const;
 
   size_t cluster_size_;
