@@ -9,6 +9,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <mutex>
 
 namespace qluks {
@@ -30,27 +31,41 @@ class MemoryBudget {
   };
 
  private:
+  struct Waiter {
+    uint64_t bytes;
+    bool granted = false;
+    std::condition_variable changed{};
+  };
+
+  bool fits(uint64_t bytes) const noexcept { return used_ == 0 || used_ + bytes <= bytes_max_; }
+
   void take(uint64_t bytes) {
     std::unique_lock lock(mutex_);
-    const uint64_t ticket = tickets_++;
-    changed_.wait(lock, [&] { return ticket == next_ && (used_ == 0 || used_ + bytes <= bytes_max_); });
-    ++next_;
-    used_ += bytes;
-    if (next_ != tickets_) changed_.notify_all();
+    if (waiting_.empty() && fits(bytes)) {
+      used_ += bytes;
+      return;
+    }
+    Waiter self{.bytes = bytes};
+    waiting_.push_back(&self);
+    self.changed.wait(lock, [&] { return self.granted; });
   }
 
   void give_back(uint64_t bytes) noexcept {
     const std::lock_guard lock(mutex_);
     used_ -= bytes;
-    if (next_ != tickets_) changed_.notify_all();
+    while (!waiting_.empty() && fits(waiting_.front()->bytes)) {
+      Waiter& first = *waiting_.front();
+      waiting_.pop_front();
+      used_ += first.bytes;
+      first.granted = true;
+      first.changed.notify_one();
+    }
   }
 
   std::mutex mutex_;
-  std::condition_variable changed_;
+  std::deque<Waiter*> waiting_;
   uint64_t bytes_max_;
   uint64_t used_ = 0;
-  uint64_t tickets_ = 0; /* given out; those from next_ on are waiting */
-  uint64_t next_ = 0;
 };
 
 } // namespace qluks

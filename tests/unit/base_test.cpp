@@ -2,12 +2,17 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <fstream>
 #include <limits>
+#include <thread>
+#include <vector>
 
 #include "base/checked.hpp"
 #include "base/file_device.hpp"
+#include "base/memory_budget.hpp"
+#include "base/page_buffer.hpp"
 #include "base/secure_buffer.hpp"
 #include "base/window.hpp"
 #include "base/wire.hpp"
@@ -176,6 +181,42 @@ TEST_F(FileDeviceTest, OnlyFilesAndBlockDevicesOpen) {
   const auto missing = FileDevice::open("/nonexistent/header");
   ASSERT_FALSE(missing);
   EXPECT_EQ(missing.error().what, "/nonexistent/header: No such file or directory");
+}
+
+TEST(MemoryBudget, ThreadsNeverHoldMoreThanItsLimit) {
+  MemoryBudget budget(10);
+  std::atomic<unsigned> held = 0;
+  std::atomic<unsigned> most = 0;
+  std::vector<std::jthread> threads;
+  for (unsigned bytes = 1; bytes <= 8; ++bytes) {
+    threads.emplace_back([&, bytes] {
+      for (int i = 0; i < 500; ++i) {
+        const MemoryBudget::Lease lease(budget, bytes);
+        const unsigned now = held += bytes;
+        for (unsigned seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
+        }
+        std::this_thread::yield();
+        held -= bytes;
+      }
+    });
+  }
+  threads.clear();
+  EXPECT_LE(most, 10U);
+}
+
+TEST(MemoryBudget, ALeaseBeyondTheLimitIsGrantedAlone) {
+  MemoryBudget budget(10);
+  { const MemoryBudget::Lease lease(budget, 11); }
+  const MemoryBudget::Lease lease(budget, 12);
+}
+
+TEST(PageBuffer, EverySizeIsWritableToItsEnd) {
+  for (const size_t length : {size_t{1}, page_buffer_bytes_min - 1, page_buffer_bytes_min, size_t{1234567}}) {
+    const PageBuffer buffer = make_page_buffer(length);
+    buffer[0] = std::byte{1};
+    buffer[length - 1] = std::byte{2};
+    EXPECT_EQ(buffer[length - 1], std::byte{2});
+  }
 }
 
 } // namespace
