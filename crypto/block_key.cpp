@@ -51,4 +51,8 @@ void BlockKey::encrypt_block(uint8_t* block) const noexcept {
   cipher_.encrypt(encrypt_context(), cipher_.block_size, block, block);
 }
 
+void BlockKey::decrypt_block(uint8_t* block) const noexcept {
+  cipher_.decrypt(decrypt_context(), cipher_.block_size, block, block);
+}
+
 } // namespace qluks

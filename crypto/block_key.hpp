@@ -27,6 +27,7 @@ class BlockKey {
   const void* decrypt_context() const noexcept;
 
   void encrypt_block(uint8_t* block) const noexcept;
+  void decrypt_block(uint8_t* block) const noexcept;
 
  private:
   const nettle_cipher& cipher_;

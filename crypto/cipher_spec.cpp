@@ -14,18 +14,22 @@ struct Named {
 };
 
 constexpr std::array ciphers{
-    Named<BlockCipher>{"aes", BlockCipher::aes},         Named<BlockCipher>{"serpent", BlockCipher::serpent},
-    Named<BlockCipher>{"twofish", BlockCipher::twofish}, Named<BlockCipher>{"camellia", BlockCipher::camellia},
+    Named<BlockCipher>{"aes", BlockCipher::aes},
+    Named<BlockCipher>{"serpent", BlockCipher::serpent},
+    Named<BlockCipher>{"twofish", BlockCipher::twofish},
+    Named<BlockCipher>{"camellia", BlockCipher::camellia},
     Named<BlockCipher>{"cast5", BlockCipher::cast5},
+    Named<BlockCipher>{"xchacha20,aes", BlockCipher::xchacha20_aes},
 };
 constexpr std::array modes{Named<CipherMode>{"xts", CipherMode::xts}, Named<CipherMode>{"cbc", CipherMode::cbc},
-                           Named<CipherMode>{"ecb", CipherMode::ecb}, Named<CipherMode>{"ctr", CipherMode::ctr}};
+                           Named<CipherMode>{"ecb", CipherMode::ecb}, Named<CipherMode>{"ctr", CipherMode::ctr},
+                           Named<CipherMode>{"adiantum", CipherMode::adiantum}};
 constexpr std::array ivs{Named<IvKind>{"plain", IvKind::plain},         Named<IvKind>{"plain64", IvKind::plain64},
                          Named<IvKind>{"plain64be", IvKind::plain64be}, Named<IvKind>{"null", IvKind::null},
                          Named<IvKind>{"benbi", IvKind::benbi},         Named<IvKind>{"eboiv", IvKind::eboiv},
                          Named<IvKind>{"essiv", IvKind::essiv}};
 
-constexpr std::string_view cipher_list = "aes, serpent, twofish, camellia and cast5";
+constexpr std::string_view cipher_list = "aes, serpent, twofish, camellia, cast5 and xchacha20,aes";
 
 template <class T, size_t N>
 const T* find_named(const std::array<Named<T>, N>& list, std::string_view name) noexcept {
@@ -86,14 +90,24 @@ Status parse_iv(std::string_view text, std::string_view rest, CipherSpec& spec) 
 }
 
 constexpr bool goes_with(BlockCipher cipher, CipherMode mode) noexcept {
+  const bool is_wide = cipher == BlockCipher::xchacha20_aes;
+  if (is_wide || mode == CipherMode::adiantum) return is_wide && mode == CipherMode::adiantum;
   return mode != CipherMode::xts || block_bytes_of(cipher) == 16;
+}
+
+std::string modes_of(BlockCipher cipher) {
+  std::string list;
+  for (const auto& mode : modes) {
+    if (goes_with(cipher, mode.value)) list += (list.empty() ? "" : ", ") + std::string(mode.name);
+  }
+  return list + " with this cipher";
 }
 
 /* Parts that are known but do not go together.  CTR has no blocks in the kernel's eyes, and XTS no single key, so that
  * dm-crypt and cryptsetup would each make something else of the IVs that need them. */
 Status check_combination(std::string_view text, const CipherSpec& spec) {
-  if (!goes_with(spec.cipher, spec.mode)) {
-    return refuse(text, "mode", "xts", "cbc, ecb and ctr with this cipher");
+  if (spec.mode == CipherMode::adiantum && spec.iv != IvKind::plain && spec.iv != IvKind::plain64) {
+    return refuse(text, "iv", name_of(ivs, spec.iv), "plain and plain64 with adiantum");
   }
   if (spec.iv == IvKind::eboiv && spec.mode != CipherMode::cbc) return refuse(text, "iv", "eboiv", "with cbc");
   if (spec.iv == IvKind::benbi && spec.mode == CipherMode::ctr) return refuse(text, "iv", "benbi", "with cbc and xts");
@@ -129,10 +143,12 @@ Result<CipherSpec> parse_cipher_spec(std::string_view text) {
   if (cipher == nullptr) return refuse(text, "cipher", cipher_name, cipher_list);
 
   std::string_view rest = mode_and_iv(text, cipher_name);
-  if (rest == "ecb") return CipherSpec{*cipher, CipherMode::ecb, IvKind::none, nullptr};
+  const bool bare_ecb = rest == "ecb";
   const std::string_view mode_name = next_part(rest, '-');
   const CipherMode* mode = find_named(modes, mode_name);
-  if (mode == nullptr) return refuse(text, "mode", mode_name, "xts, cbc, ecb and ctr");
+  if (mode == nullptr) return refuse(text, "mode", mode_name, "xts, cbc, ecb, ctr and adiantum");
+  if (!goes_with(*cipher, *mode)) return refuse(text, "mode", mode_name, modes_of(*cipher));
+  if (bare_ecb) return CipherSpec{*cipher, *mode, IvKind::none, nullptr};
   if (*mode == CipherMode::ecb) return refuse(text, "iv", rest, "none with ecb");
 
   CipherSpec spec{*cipher, *mode, IvKind::none, nullptr};
@@ -146,7 +162,7 @@ std::string served_ciphers() {
   for (const auto& cipher : ciphers) {
     for (const auto& mode : modes) {
       if (!goes_with(cipher.value, mode.value)) continue;
-      list += (list.empty() ? "" : ",") + std::string(cipher.name) + "-" + std::string(mode.name);
+      list += (list.empty() ? "" : " ") + std::string(cipher.name) + "-" + std::string(mode.name);
     }
   }
   return list;

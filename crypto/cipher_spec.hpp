@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A cipher as dm-crypt and LUKS name it: "aes-xts-plain64", "serpent-cbc-essiv:sha256", "twofish-ecb". */
+/* A cipher as dm-crypt and LUKS name it: "aes-xts-plain64", "serpent-cbc-essiv:sha256", "twofish-ecb",
+ * "xchacha20,aes-adiantum-plain64". */
 #ifndef QLUKS_CRYPTO_CIPHER_SPEC_HPP
 #define QLUKS_CRYPTO_CIPHER_SPEC_HPP
 
@@ -12,14 +13,15 @@
 
 namespace qluks {
 
-enum class BlockCipher : uint8_t { aes, serpent, twofish, camellia, cast5 };
-enum class CipherMode : uint8_t { xts, cbc, ecb, ctr };
+enum class BlockCipher : uint8_t { aes, serpent, twofish, camellia, cast5, xchacha20_aes };
+enum class CipherMode : uint8_t { xts, cbc, ecb, ctr, adiantum };
 enum class IvKind : uint8_t { none, plain, plain64, plain64be, null, benbi, eboiv, essiv }; /* none: with ecb only */
 
 constexpr size_t block_bytes_of(BlockCipher cipher) noexcept { return cipher == BlockCipher::cast5 ? 8 : 16; }
 
 /* Is a key of that many bytes legal for one block?  CAST5 is served with its full key only. */
 constexpr bool is_key_bytes_of(BlockCipher cipher, size_t bytes) noexcept {
+  if (cipher == BlockCipher::xchacha20_aes) return bytes == 32;
   return bytes == 16 || (cipher != BlockCipher::cast5 && (bytes == 24 || bytes == 32));
 }
 
@@ -41,7 +43,7 @@ struct CipherSpec {
  * like never open. */
 Result<CipherSpec> parse_cipher_spec(std::string_view text);
 
-/* "aes-xts,aes-cbc,…": every cipher with each of its modes. */
+/* "aes-xts aes-cbc …": every cipher with each of its modes.  Spaces, as one name has a comma. */
 std::string served_ciphers();
 
 } // namespace qluks

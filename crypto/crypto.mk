@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 noinst_LTLIBRARIES += libsectorcrypto.la
 libsectorcrypto_la_SOURCES = \
+	crypto/adiantum.cpp \
+	crypto/adiantum.hpp \
 	crypto/aes_key_nettle.cpp \
 	crypto/argon2.cpp \
 	crypto/block_key.cpp \

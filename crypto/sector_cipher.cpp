@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/secure_buffer.hpp"
+#include "crypto/adiantum.hpp"
 #include "crypto/kernel.hpp"
 #include "crypto/mode_cipher.hpp"
 
@@ -89,6 +90,7 @@ Status check(const CipherSpec& spec, Bytes key, size_t sector_size) {
 Result<std::shared_ptr<const SectorCipher>> make_sector_cipher(const Kernel& kernel, const CipherSpec& spec, Bytes key,
                                                                size_t sector_size) {
   if (Status s = check(spec, key, sector_size); !s) return propagate(s);
+  if (spec.mode == CipherMode::adiantum) return make_adiantum_cipher(spec, key, sector_size);
   if (!kernels_take(spec)) return make_mode_cipher(spec, key, sector_size);
   return std::make_shared<const KernelCipher>(kernel, spec, key, sector_size);
 }

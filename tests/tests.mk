@@ -60,6 +60,7 @@ TESTS += qcow2_test
 endif
 
 EXTRA_DIST += \
+	tests/vectors/adiantum.vec \
 	tests/vectors/aes_cbc.vec \
 	tests/vectors/aes_xts.vec \
 	tests/vectors/argon2.vec \

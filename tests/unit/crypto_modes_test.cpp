@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "crypto/adiantum.hpp"
 #include "crypto/block_key.hpp"
 #include "crypto/sector_cipher.hpp"
 #include "tests/support/guarded.hpp"
@@ -67,7 +68,7 @@ TEST(Modes, EqualRunsByOpensslAndLibgcrypt) {
     expect_both_ways(*cipher, first, plain, encrypted);
     names.insert(name);
   });
-  EXPECT_EQ(names.size(), 91U);
+  EXPECT_EQ(names.size(), 93U);
 }
 
 /* One block under a published key: the ciphers that the runs above had from one library only. */
@@ -83,8 +84,25 @@ TEST(Modes, EqualPublishedBlocks) {
   });
 }
 
-constexpr std::string_view one_of_each[] = {"serpent-xts-essiv:sha256", "twofish-cbc-eboiv", "camellia-ctr-plain64",
-                                            "aes-ecb", "aes-cbc-benbi"};
+TEST(Adiantum, EqualsItsAuthorsVectors) {
+  test::for_each_vector("adiantum.vec", [](test::Vector& v) {
+    const Adiantum adiantum(v.bytes("Key"));
+    const Bytes tweak_bytes = v.bytes("Tweak");
+    Adiantum::Tweak tweak;
+    std::copy(tweak_bytes.begin(), tweak_bytes.end(), tweak.begin());
+    const Bytes plain = v.bytes("PlainText");
+    const Bytes encrypted = v.bytes("CipherText");
+    Bytes text(plain.size());
+    adiantum.encrypt(tweak, plain, text);
+    EXPECT_EQ(text, encrypted);
+    adiantum.decrypt(tweak, text, text);
+    EXPECT_EQ(text, plain);
+  });
+}
+
+constexpr std::string_view one_of_each[] = {
+    "serpent-xts-essiv:sha256",      "twofish-cbc-eboiv", "camellia-ctr-plain64", "aes-ecb", "aes-cbc-benbi",
+    "xchacha20,aes-adiantum-plain64"};
 
 TEST(Modes, SectorsAreIndependentOfTheRunTheyAreIn) {
   for (const std::string_view name : one_of_each) {

@@ -36,6 +36,8 @@ TEST(CipherSpec, NamesOfDmCryptAreKnown) {
                                       "camellia-ctr-essiv:sha256",
                                       "cast5-cbc-plain",
                                       "cast5-ctr-null",
+                                      "xchacha20,aes-adiantum-plain64",
+                                      "xchacha20,aes-adiantum-plain",
                                       "cast5-ecb"}) {
     const auto spec = parse_cipher_spec(name);
     ASSERT_TRUE(spec) << name;
@@ -70,6 +72,12 @@ TEST(CipherSpec, RefusalNamesTheUnknownPart) {
       {"aes-gcm-random", "mode \"gcm\""},
       {"aes-ecb-plain64", "iv \"plain64\""},
       {"aes-ecb-", "iv \"\""},
+      {"aes-adiantum-plain64", "mode \"adiantum\""},
+      {"xchacha20,aes-xts-plain64", "mode \"xts\""},
+      {"xchacha20,aes-ecb", "mode \"ecb\""},
+      {"xchacha20,aes", "mode \"cbc\""},
+      {"xchacha20,aes-adiantum-essiv:sha256", "iv \"essiv\""},
+      {"xchacha12,aes-adiantum-plain64", "cipher \"xchacha12,aes\""},
       {"cast5-xts-plain64", "mode \"xts\""},
       {"aes-xts-eboiv", "iv \"eboiv\""},
       {"aes-ctr-eboiv", "iv \"eboiv\""},
@@ -105,8 +113,8 @@ TEST(CipherSpec, ErrorHoldsNoControlCharacterOfAHeader) {
 }
 
 TEST(CipherSpec, ServedCiphersAreAllModesThatEachHas) {
-  EXPECT_TRUE(served_ciphers().starts_with("aes-xts,aes-cbc,aes-ecb,aes-ctr,serpent-xts,"));
-  EXPECT_TRUE(served_ciphers().ends_with(",cast5-cbc,cast5-ecb,cast5-ctr"));
+  EXPECT_TRUE(served_ciphers().starts_with("aes-xts aes-cbc aes-ecb aes-ctr serpent-xts "));
+  EXPECT_TRUE(served_ciphers().ends_with(" cast5-cbc cast5-ecb cast5-ctr xchacha20,aes-adiantum"));
 }
 
 TEST(CipherSpec, KeyOfXtsIsTwoKeys) {
@@ -126,6 +134,7 @@ TEST(CipherSpec, KeyLengthsAreThoseOfTheCipher) {
     }
   }
   for (size_t bytes = 0; bytes <= 65; ++bytes) {
+    EXPECT_EQ(parse_cipher_spec("xchacha20,aes-adiantum-plain64")->accepts_key_bytes(bytes), bytes == 32) << bytes;
     EXPECT_EQ(parse_cipher_spec("cast5-ecb")->accepts_key_bytes(bytes), bytes == 16) << bytes;
   }
 }
