@@ -31,7 +31,7 @@ nbdkit_qluks_filter_la_DEPENDENCIES = libformats.la libsectorcrypto.la libbase.l
 EXTRA_DIST += plugin/filter.syms
 
 # A filter runs only under the nbdkit that it was compiled for, to the last digit of the version.
-install-exec-hook:
+install-data-hook:
 	@running=`nbdkit --dump-config 2>/dev/null | sed -n 's/^version=//p'`; \
 	if test -n "$$running" && test "$$running" != "$(NBDKIT_VERSION)"; then \
 	  echo "warning: built for nbdkit $(NBDKIT_VERSION), but the nbdkit on PATH is $$running and will refuse it" >&2; \
