@@ -46,7 +46,11 @@ def arguments():
 
 
 def run(*command, stdin=None):
-    done = subprocess.run([str(c) for c in command], input=stdin, capture_output=True)
+    for _ in range(20):
+        done = subprocess.run([str(c) for c in command], input=stdin, capture_output=True)
+        # qemu-img times PBKDF2 to choose its iterations, and gives up when the clock is too coarse: then again.
+        if b"Unable to get accurate CPU usage" not in done.stderr:
+            break
     if done.returncode != 0:
         sys.exit(f"{command} failed with {done.returncode}:\n{done.stderr.decode(errors='replace')}")
     return done.stdout.decode(errors="replace")
