@@ -16,6 +16,7 @@ check_PROGRAMS += crypto_test
 crypto_test_SOURCES = \
 	tests/support/guarded.hpp \
 	tests/support/nettle_reference.hpp \
+	tests/support/patterns.hpp \
 	tests/support/vectors.hpp \
 	tests/unit/crypto_engine_test.cpp \
 	tests/unit/crypto_kernels_test.cpp \

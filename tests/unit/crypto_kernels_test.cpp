@@ -9,6 +9,7 @@
 #include "crypto/kernel.hpp"
 #include "tests/support/guarded.hpp"
 #include "tests/support/nettle_reference.hpp"
+#include "tests/support/patterns.hpp"
 #include "tests/support/vectors.hpp"
 
 namespace qluks {
@@ -35,17 +36,8 @@ CipherSpec spec_of(std::string_view name) {
   return *spec;
 }
 
-Bytes pattern(size_t size) {
-  Bytes bytes(size);
-  for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>(i * 7 + (i >> 8));
-  return bytes;
-}
-
-Bytes key_pattern(size_t size) {
-  Bytes key(size);
-  for (size_t i = 0; i < size; ++i) key[i] = static_cast<std::byte>(i * 29 + 1);
-  return key;
-}
+using test::key_pattern;
+using test::pattern;
 
 Bytes random_bytes(std::mt19937_64& random, size_t size) {
   Bytes bytes(size);

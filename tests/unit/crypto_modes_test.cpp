@@ -9,6 +9,7 @@
 #include "crypto/block_key.hpp"
 #include "crypto/sector_cipher.hpp"
 #include "tests/support/guarded.hpp"
+#include "tests/support/patterns.hpp"
 #include "tests/support/vectors.hpp"
 
 namespace qluks {
@@ -17,17 +18,8 @@ namespace {
 using Bytes = std::vector<std::byte>;
 using CipherPtr = std::shared_ptr<const SectorCipher>;
 
-Bytes pattern(size_t size) {
-  Bytes bytes(size);
-  for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::byte>(i * 7 + (i >> 8));
-  return bytes;
-}
-
-Bytes key_pattern(size_t size) {
-  Bytes key(size);
-  for (size_t i = 0; i < size; ++i) key[i] = static_cast<std::byte>(i * 29 + 1);
-  return key;
-}
+using test::key_pattern;
+using test::pattern;
 
 CipherPtr make_cipher(std::string_view name, size_t key_bytes, size_t sector_size) {
   const auto spec = parse_cipher_spec(name);
