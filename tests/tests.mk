@@ -104,3 +104,11 @@ dump_guest_LDADD = libformats.la libsectorcrypto.la libbase.la
 conformance_tests = tests/conformance/qcow2_images_test.py tests/conformance/qcow2_malformed_test.py
 TESTS += $(conformance_tests)
 EXTRA_DIST += $(conformance_tests)
+
+# What takes longer than "make check" may: "make check-long" runs it, and "make check" before it.
+long_tests = \
+	$(END)
+EXTRA_DIST += $(long_tests)
+check-long: check
+	$(MAKE) $(AM_MAKEFLAGS) check-TESTS check_PROGRAMS= TESTS='$(long_tests)'
+.PHONY: check-long
