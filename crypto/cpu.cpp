@@ -69,7 +69,7 @@ CpuFeatures detect_cpu() noexcept {
   const bool zmm_saved = (xcr0 & 0xe6) == 0xe6; /* and opmask, upper halves, zmm16…31 */
 
   CpuFeatures cpu;
-  cpu.aes = sse41 && has_bit(basic.ecx, 25);
+  cpu.aes = sse41 && has_bit(basic.ecx, 25) && has_bit(basic.ecx, 1); /* PCLMULQDQ */
   cpu.sha = sse41 && has_bit(extended.ebx, 29);
   cpu.avx2 = ymm_saved && has_bit(basic.ecx, 28) && has_bit(extended.ebx, 5);
   cpu.vaes = cpu.avx2 && has_bit(extended.ecx, 9);

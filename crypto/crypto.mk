@@ -48,6 +48,8 @@ libsectorcrypto_la_SOURCES += \
 	crypto/pbkdf2_shani.hpp \
 	crypto/vector_cbc.hpp \
 	crypto/vector_iv.hpp \
+	crypto/vector_tweak.hpp \
 	crypto/vector_xts.hpp \
+	crypto/vector_xts_interleaved.hpp \
 	$(END)
 endif

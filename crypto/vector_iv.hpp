@@ -62,14 +62,18 @@ struct LocalKeys {
   }
 };
 
+/* One round of several vectors. */
+template <Direction D, size_t N>
+QLUKS_STEP void aes_rounds(Vector (&x)[N], Vector key) noexcept {
+#pragma GCC unroll 16
+  for (size_t i = 0; i < N; ++i) x[i] = aes_round<D>(x[i], key);
+}
+
 /* The rounds between the first key and the last. */
 template <Direction D, unsigned Rounds, size_t N>
 QLUKS_STEP void middle_rounds(Vector (&x)[N], const LocalKeys<Rounds>& keys) noexcept {
 #pragma GCC unroll 16
-  for (unsigned r = 1; r < Rounds; ++r) {
-#pragma GCC unroll 16
-    for (size_t i = 0; i < N; ++i) x[i] = aes_round<D>(x[i], keys.key[r]);
-  }
+  for (unsigned r = 1; r < Rounds; ++r) aes_rounds<D>(x, keys.key[r]);
 }
 
 QLUKS_STEP void prefetch_group(const std::byte* in) noexcept {
