@@ -164,9 +164,20 @@ struct Results {
   std::vector<Race> ciphers, pbkdf2, argon2;
 } results;
 
-void run(benchmark::State& state, std::vector<Race>& races, const std::function<Race()>& make, double turn_seconds) {
+struct Timing {
+  int rounds;
+  double turn_seconds;
+  double warm_up_seconds = 0;
+};
+
+constexpr Timing small_buffer{51, 0.0003};
+/* After 20 ms without traffic the memory system of a CPU clocks down, and it takes 50 ms of traffic to come back. */
+constexpr Timing large_buffer{9, 0.01, 0.06};
+
+void run(benchmark::State& state, std::vector<Race>& races, const std::function<Race()>& make, const Timing& timing) {
   Race race = make();
-  race.repeat_turns(turn_seconds);
+  race.repeat_turns(timing.turn_seconds);
+  race.set_warm_up(timing.warm_up_seconds);
   for (auto round : state) {
     static_cast<void>(round);
     race.run_round();
@@ -177,26 +188,26 @@ void run(benchmark::State& state, std::vector<Race>& races, const std::function<
   races.push_back(std::move(race));
 }
 
-void register_case(const std::string& name, std::vector<Race>& races, std::function<Race()> make, int rounds,
-                   double turn_seconds) {
-  benchmark::RegisterBenchmark(name.c_str(), [&races, make = std::move(make), turn_seconds](
-                                                 benchmark::State& state) { run(state, races, make, turn_seconds); })
-      ->Iterations(rounds)
+void register_case(const std::string& name, std::vector<Race>& races, std::function<Race()> make,
+                   const Timing& timing) {
+  benchmark::RegisterBenchmark(name.c_str(), [&races, make = std::move(make),
+                                              timing](benchmark::State& state) { run(state, races, make, timing); })
+      ->Iterations(timing.rounds)
       ->UseRealTime()
       ->Unit(benchmark::kMillisecond);
 }
 
 void register_all() {
   for (const CipherCase& c : cipher_cases()) {
-    const bool large = c.buffer > MiB;
+    const Timing timing = c.buffer > MiB ? large_buffer : small_buffer;
     register_case(
-        title(c), results.ciphers, [c] { return make_race(c); }, large ? 9 : 51, 0.0003);
+        title(c), results.ciphers, [c] { return make_race(c); }, timing);
   }
   for (const size_t key_bytes : {size_t{32}, size_t{64}}) {
     const auto make = [key_bytes] { return make_pbkdf2_race(key_bytes); };
-    register_case(make().title(), results.pbkdf2, make, 25, 0.002);
+    register_case(make().title(), results.pbkdf2, make, {25, 0.002});
   }
-  register_case(make_argon2_race().title(), results.argon2, make_argon2_race, 5, 0.1);
+  register_case(make_argon2_race().title(), results.argon2, make_argon2_race, {5, 0.1});
 }
 
 void print_results() {

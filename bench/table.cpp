@@ -76,6 +76,7 @@ void Race::run_round() {
   std::shuffle(order.begin(), order.end(), random_);
   for (const size_t i : order) {
     Contestant& c = contestants_[i];
+    for (double spent = 0; spent < warm_up_;) spent += seconds_of(c.go);
     c.speeds.push_back(c.work / seconds_of(c.go));
   }
 }

@@ -32,6 +32,8 @@ class Race {
 
   /* Give everyone about the same time for a turn. */
   void repeat_turns(double seconds);
+  /* Before each turn, go on for so long without measuring. */
+  void set_warm_up(double seconds) { warm_up_ = seconds; }
   void run_round();
 
   const std::string& title() const { return title_; }
@@ -46,6 +48,7 @@ class Race {
   std::string title_;
   std::vector<Contestant> contestants_;
   clockid_t clock_;
+  double warm_up_ = 0;
   std::mt19937 random_{1};
 };
 
