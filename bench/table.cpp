@@ -28,7 +28,7 @@ std::string cell(const Race& race, size_t i, double unit) {
   char text[64];
   if (c.kind == Kind::rival) {
     const double ratio = race.median_ratio(first_of_ours(race.contestants()), i);
-    std::snprintf(text, sizeof text, "%.2f (%.1fx)", race.median_speed(i) / unit, ratio);
+    std::snprintf(text, sizeof text, "%.2f (%.2fx)", race.median_speed(i) / unit, ratio);
   } else if (c.limit >= 0) {
     const double share = race.median_ratio(i, static_cast<size_t>(c.limit));
     std::snprintf(text, sizeof text, "%.2f (%.1f %%)", race.median_speed(i) / unit, 100 * share);

@@ -7,8 +7,9 @@
  *              U or the   0x80000000   0        768     (one block of key and one digest, in bits)
  *              inner hash
  *
- * Two rounds take 4 cycles and the unit could start another two after 2, so that the output blocks of a 64-byte key,
- * which do not depend on each other, are done at the same time: twice the speed.
+ * Two rounds take 4 cycles and the unit could start another two after 2 or 3, so that the output blocks of a 64-byte
+ * key, which do not depend on each other, are done at the same time.  One is half a hash ahead of the other: while
+ * this one ends a hash and begins another, which is no work for the unit, the other one keeps it busy.
  *
  * SHA instructions have no VEX form.  In a function that leaves the upper halves of ymm registers dirty each of them
  * pays a microcode assist, a hundredfold loss.  So this file has no vector of more than 128 bits and is not compiled
@@ -82,60 +83,70 @@ QLUKS_STEP void four_rounds(State& s, __m128i message, size_t i) noexcept {
 /* The next four words of the message schedule, over the oldest of the last sixteen. */
 QLUKS_STEP void extend_schedule(__m128i (&w)[4], size_t i) noexcept {
   const __m128i before = w[(i + 3) % 4];
-  const __m128i shifted = _mm_alignr_epi8(before, w[(i + 2) % 4], 4);
-  /* Words 9 … 12 are zero, so that there is nothing to add to words 8 … 11. */
-  const __m128i sigma0 = i == 6 ? w[2] : _mm_sha256msg1_epu32(w[i % 4], w[(i + 1) % 4]);
-  w[i % 4] = _mm_sha256msg2_epu32(_mm_add_epi32(sigma0, shifted), before);
+  /* Words 9 … 14 are zero: there is nothing to add to words 8 … 11, and nothing of 9 … 12 to the first new ones. */
+  __m128i sum = i == 6 ? w[2] : _mm_sha256msg1_epu32(w[i % 4], w[(i + 1) % 4]);
+  if (i != 4) sum = _mm_add_epi32(sum, _mm_alignr_epi8(before, w[(i + 2) % 4], 4));
+  w[i % 4] = _mm_sha256msg2_epu32(sum, before);
 }
 
-/* Every message becomes the hash of itself and its padding, from the state `start`. */
-template <size_t Lanes>
-QLUKS_STEP void hash_digests(State start, Natural (&message)[Lanes]) noexcept {
-  State s[Lanes];
-  __m128i w[Lanes][4];
-#pragma GCC unroll 2
-  for (size_t l = 0; l < Lanes; ++l) {
-    s[l] = start;
-    w[l][0] = message[l].abcd;
-    w[l][1] = message[l].efgh;
-    w[l][2] = _mm_setr_epi32(static_cast<int>(0x80000000), 0, 0, 0);
-    w[l][3] = _mm_setr_epi32(0, 0, 0, 768);
-  }
-#pragma GCC unroll 16
-  for (size_t i = 0; i < 16; ++i) {
-#pragma GCC unroll 2
-    for (size_t l = 0; l < Lanes; ++l) {
-      if (i >= 4) extend_schedule(w[l], i);
-      four_rounds(s[l], w[l][i % 4], i);
-    }
-  }
-#pragma GCC unroll 2
-  for (size_t l = 0; l < Lanes; ++l) {
-    message[l] = to_natural({_mm_add_epi32(s[l].feba, start.feba), _mm_add_epi32(s[l].hgdc, start.hgdc)});
+/* One chain of hashes.  `message` is replaced by its hash when that is complete. */
+struct Lane {
+  State s;
+  __m128i w[4];
+  Natural message, sum;
+};
+
+constexpr size_t quads_per_hash = 16; /* of four rounds */
+constexpr size_t quads_per_iteration = 2 * quads_per_hash;
+
+QLUKS_STEP void begin_hash(Lane& lane, State start) noexcept {
+  lane.s = start;
+  lane.w[0] = lane.message.abcd;
+  lane.w[1] = lane.message.efgh;
+  lane.w[2] = _mm_setr_epi32(static_cast<int>(0x80000000), 0, 0, 0);
+  lane.w[3] = _mm_setr_epi32(0, 0, 0, 768);
+}
+
+QLUKS_STEP void end_hash(Lane& lane, State start) noexcept {
+  lane.message = to_natural({_mm_add_epi32(lane.s.feba, start.feba), _mm_add_epi32(lane.s.hgdc, start.hgdc)});
+}
+
+/* The quad-th part of an iteration: U becomes the hash from `inner`, that the hash from `outer`, and the sum grows. */
+QLUKS_STEP void advance(Lane& lane, State inner, State outer, size_t quad) noexcept {
+  const State start = quad < quads_per_hash ? inner : outer;
+  const size_t i = quad % quads_per_hash;
+  if (i == 0) begin_hash(lane, start);
+  if (i >= 4) extend_schedule(lane.w, i);
+  four_rounds(lane.s, lane.w[i % 4], i);
+  if (i == quads_per_hash - 1) end_hash(lane, start);
+  if (quad == quads_per_iteration - 1) {
+    lane.sum.abcd = _mm_xor_si128(lane.sum.abcd, lane.message.abcd);
+    lane.sum.efgh = _mm_xor_si128(lane.sum.efgh, lane.message.efgh);
   }
 }
 
 template <size_t Lanes>
 QLUKS_ISA void iterate(const HmacSha256Midstates& hmac, Sha256Chain* chains, uint32_t iterations) noexcept {
+  constexpr size_t lead = quads_per_hash / 2;
   const State inner = to_state(load(hmac.inner));
   const State outer = to_state(load(hmac.outer));
-  Natural u[Lanes];
-  Natural sum[Lanes];
+  Lane lanes[Lanes];
   for (size_t l = 0; l < Lanes; ++l) {
-    u[l] = load(chains[l].u);
-    sum[l] = load(chains[l].sum);
+    lanes[l].message = load(chains[l].u);
+    lanes[l].sum = load(chains[l].sum);
   }
+#pragma GCC unroll 8
+  for (size_t quad = 0; Lanes == 2 && quad < lead; ++quad) advance(lanes[Lanes - 1], inner, outer, quad);
   for (uint32_t i = 0; i < iterations; ++i) {
-    hash_digests(inner, u);
-    hash_digests(outer, u);
-#pragma GCC unroll 2
-    for (size_t l = 0; l < Lanes; ++l) {
-      sum[l] = {_mm_xor_si128(sum[l].abcd, u[l].abcd), _mm_xor_si128(sum[l].efgh, u[l].efgh)};
+#pragma GCC unroll 32
+    for (size_t quad = 0; quad < quads_per_iteration; ++quad) {
+      advance(lanes[0], inner, outer, quad);
+      if constexpr (Lanes == 2) advance(lanes[1], inner, outer, (quad + lead) % quads_per_iteration);
     }
   }
   for (size_t l = 0; l < Lanes; ++l) {
-    store(chains[l].u, u[l]);
-    store(chains[l].sum, sum[l]);
+    store(chains[l].u, lanes[l].message);
+    store(chains[l].sum, lanes[l].sum);
   }
 }
 
