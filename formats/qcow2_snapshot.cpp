@@ -96,7 +96,8 @@ Result<Entry> read_entry(TableReader& table, const Qcow2Header& header) {
   if (!id) return propagate(id);
   auto name = read_string(table, disk.name_size);
   if (!name) return propagate(name);
-  const auto padding = table.next(static_cast<size_t>(-table.consumed() & 7));
+  auto padding = table.next(static_cast<size_t>(-table.consumed() & 7));
+  if (!padding) return propagate(padding);
   if (table.consumed() > table_bytes_max) {
     return fail(Errc::invalid_format,
                 "qcow2 snapshot: the table is longer than " + std::to_string(table_bytes_max) + " bytes");

@@ -109,5 +109,41 @@ TEST(Qcow2Snapshot, ADamagedTableDoesNotHideTheDisk) {
   EXPECT_TRUE(open_qcow2(device, keyring, {}));
 }
 
+/* The third piece of the table begins in the padding behind its second entry. */
+TEST(Qcow2Snapshot, FailureInThePaddingIsNotOverlooked) {
+  Qcow2Image image({});
+  const uint64_t table = image.add_cluster(0);
+  image.add_cluster(0);
+  image.add_cluster(0);
+  uint64_t at = table;
+  const auto add = [&](uint32_t extra_bytes, uint16_t id_bytes, uint16_t name_bytes) {
+    Qcow2SnapshotOnDisk disk{};
+    disk.l1_table_offset = 2 * cluster;
+    disk.l1_size = 1;
+    disk.extra_data_size = extra_bytes;
+    disk.id_size = id_bytes;
+    disk.name_size = name_bytes;
+    std::memcpy(&image.bytes()[at], &disk, sizeof disk);
+    at += sizeof disk + extra_bytes;
+    std::memset(&image.bytes()[at], 'a' + static_cast<int>(image.header().nb_snapshots), size_t{id_bytes} + name_bytes);
+    at = align_down<uint64_t>(at + id_bytes + name_bytes + 7, 8);
+    image.header().nb_snapshots = image.header().nb_snapshots + 1;
+  };
+  add(16, 1, 65000);
+  add(1, 1000, 64536);
+  add(0, 1, 1);
+  image.header().snapshots_offset = table;
+  auto device = image.device();
+  const auto header = read_qcow2_header(device);
+  ASSERT_TRUE(header);
+  EXPECT_TRUE(find_qcow2_snapshot(device, *header, "c"));
+  const size_t calls = device.calls.size();
+  EXPECT_EQ(calls, 4U);
+  device.fail_call = calls + 3;
+  const auto found = find_qcow2_snapshot(device, *header, "c");
+  ASSERT_FALSE(found);
+  EXPECT_EQ(found.error().code, Errc::io) << found.error().what;
+}
+
 } // namespace
 } // namespace qluks
