@@ -50,10 +50,10 @@ void warn_about(std::string_view which, const Error& error, std::string_view use
 
 Result<ValidCopy> choose_copy(BlockDevice& device) {
   Result<Luks2Copy> first = read_luks2_copy(device, 0);
-  if (!first && first.error().code == Errc::io) return propagate(first);
+  if (!first && is_storage_failure(first.error())) return propagate(first);
   /* A primary copy with a good checksum says where the secondary one is, even if its JSON turns out to be bad. */
   Result<Luks2Copy> second = first ? read_luks2_copy(device, first->hdr_size) : find_luks2_secondary(device);
-  if (!second && second.error().code == Errc::io) return propagate(second);
+  if (!second && is_storage_failure(second.error())) return propagate(second);
 
   Result<ValidCopy> primary = validate(std::move(first), device);
   Result<ValidCopy> secondary = validate(std::move(second), device);

@@ -98,7 +98,7 @@ Result<Luks2Copy> read_luks2_copy(BlockDevice& device, uint64_t offset) {
 Result<Luks2Copy> find_luks2_secondary(BlockDevice& device) {
   for (const uint64_t offset : luks2_hdr_sizes) {
     Result<Luks2Copy> copy = read_luks2_copy(device, offset);
-    if (copy || copy.error().code == Errc::io) return copy;
+    if (copy || is_storage_failure(copy.error())) return copy;
   }
   return invalid("none with a good checksum at any of its nine places");
 }
@@ -108,7 +108,7 @@ Result<bool> probe_luks2_secondary(BlockDevice& device) {
   for (const uint64_t offset : luks2_hdr_sizes) {
     const auto hdr = read_binary(device, offset, bytes);
     if (hdr) return true;
-    if (hdr.error().code == Errc::io) return tl::unexpected(hdr.error());
+    if (is_storage_failure(hdr.error())) return tl::unexpected(hdr.error());
   }
   return false;
 }

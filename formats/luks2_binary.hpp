@@ -26,9 +26,12 @@ struct Luks2Copy {
   Result<std::string_view> json_text() const;
 };
 
-/* The copy that says of itself that it lies at `offset`: the primary one at 0, else a secondary one.  Errc::io only
- * when the storage fails. */
+/* The copy that says of itself that it lies at `offset`: the primary one at 0, else a secondary one.
+ * Errc::invalid_format when there is none, or a damaged one; any other error is that of the storage. */
 Result<Luks2Copy> read_luks2_copy(BlockDevice& device, uint64_t offset);
+
+/* Did the storage fail?  Then nothing is known of the copy, and the other one must not stand in for it. */
+inline bool is_storage_failure(const Error& error) noexcept { return error.code != Errc::invalid_format; }
 
 /* The first secondary copy with a good checksum among the places where one may be. */
 Result<Luks2Copy> find_luks2_secondary(BlockDevice& device);
