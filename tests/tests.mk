@@ -48,6 +48,7 @@ check_PROGRAMS += qcow2_test
 qcow2_test_SOURCES = \
 	tests/support/memory_device.hpp \
 	tests/support/qcow2_image.hpp \
+	tests/support/streams.hpp \
 	tests/unit/qcow2_cache_test.cpp \
 	tests/unit/qcow2_compressed_test.cpp \
 	tests/unit/qcow2_header_test.cpp \
@@ -58,6 +59,21 @@ qcow2_test_SOURCES = \
 qcow2_test_CPPFLAGS = $(unit_cppflags)
 qcow2_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)
 TESTS += qcow2_test
+check_PROGRAMS += faults_test
+faults_test_SOURCES = \
+	tests/faults/storage_test.cpp \
+	tests/support/faulty_device.hpp \
+	tests/support/luks_builder.cpp \
+	tests/support/luks_builder.hpp \
+	tests/support/memory_device.hpp \
+	tests/support/qcow2_image.hpp \
+	tests/support/stored_image.cpp \
+	tests/support/stored_image.hpp \
+	tests/support/streams.hpp \
+	$(END)
+faults_test_CPPFLAGS = $(unit_cppflags)
+faults_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)
+TESTS += faults_test
 endif
 
 EXTRA_DIST += \

@@ -54,6 +54,12 @@ Buffer make_material(const std::string& cipher, const std::string& hash, std::sp
   return encrypt(cipher, keyslot_key, sector_bytes, 0, stripes);
 }
 
+/* What the payload decrypts to. */
+template <class Spec>
+Buffer plain_payload(const Spec& spec) {
+  return spec.payload.empty() ? filler(spec.payload_bytes, 2) : spec.payload;
+}
+
 void put(Buffer& target, uint64_t offset, std::span<const std::byte> bytes) {
   std::copy(bytes.begin(), bytes.end(), target.begin() + static_cast<ptrdiff_t>(offset));
 }
@@ -118,7 +124,7 @@ void lay_out_luks1(Luks1Volume& volume, const Luks1Spec& spec) {
     sector += slot_sectors;
   }
   volume.phdr.payload_offset = sector;
-  volume.rest.resize(sector * size_t{sector_bytes} + spec.payload_bytes - sizeof volume.phdr);
+  volume.rest.resize(sector * size_t{sector_bytes} + volume.plain.size() - sizeof volume.phdr);
 }
 
 } // namespace
@@ -134,13 +140,13 @@ Luks1Volume make_luks1(const Luks1Spec& spec) {
   set_text(phdr.uuid, "11111111-2222-3333-4444-555555555555");
   phdr.key_bytes = spec.key_bytes;
   phdr.digest_iterations = iterations;
+  volume.plain = plain_payload(spec);
   lay_out_luks1(volume, spec);
 
   const Buffer key = volume_key(spec.key_bytes);
   const Buffer digest = derive_pbkdf2(spec.hash, key, phdr.digest_salt, phdr.digest.size());
   std::copy(digest.begin(), digest.end(), phdr.digest.begin());
   for (uint32_t i = 0; i < spec.secrets.size(); ++i) add_luks1_slot(volume, spec, key, i);
-  volume.plain = filler(spec.payload_bytes, 2);
   put(volume.rest, phdr.payload_offset * uint64_t{sector_bytes} - sizeof phdr,
       encrypt(spec.cipher_name + "-" + spec.cipher_mode, key, sector_bytes, 0, volume.plain));
   return volume;
@@ -261,7 +267,8 @@ Luks2Volume make_luks2(const Luks2Spec& spec) {
   set_text(volume.hdr.uuid, "66666666-7777-8888-9999-000000000000");
 
   const uint64_t keyslots_size = std::max<size_t>(spec.slots.size(), 2) * area_bytes(spec);
-  volume.rest.resize(static_cast<size_t>(keyslots_size) + spec.payload_bytes);
+  volume.plain = plain_payload(spec);
+  volume.rest.resize(static_cast<size_t>(keyslots_size) + volume.plain.size());
   fill_json(volume, spec, keyslots_size);
   const Buffer key = volume_key(spec.key_bytes);
   const Buffer other_key = filler(spec.key_bytes, 5);
@@ -273,7 +280,6 @@ Luks2Volume make_luks2(const Luks2Spec& spec) {
       std::any_of(spec.slots.begin(), spec.slots.end(), [](const Luks2Slot& slot) { return !slot.bound; });
   if (has_unbound) volume.json["digests"]["1"] = make_digest(spec, other_key, false);
 
-  volume.plain = filler(spec.payload_bytes, 2);
   put(volume.rest, keyslots_size, encrypt(spec.cipher, key, spec.sector_size, spec.iv_tweak, volume.plain));
   return volume;
 }

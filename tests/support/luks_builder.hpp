@@ -31,6 +31,7 @@ struct Luks1Spec {
   uint32_t key_bytes = 32;
   std::vector<std::string> secrets = {"secret"}; /* slots 0, 1, … */
   size_t payload_bytes = 64 << 10;
+  std::vector<std::byte> payload = {}; /* whole sectors; empty: payload_bytes of anything */
 };
 
 struct Luks1Volume {
@@ -64,6 +65,7 @@ struct Luks2Spec {
   std::vector<Luks2Slot> slots = {{"secret"}};
   size_t payload_bytes = 64 << 10;
   uint64_t hdr_size = 16 << 10;
+  std::vector<std::byte> payload = {}; /* whole sectors; empty: payload_bytes of anything */
 };
 
 struct Luks2Volume {

@@ -2,66 +2,27 @@
 #include "formats/qcow2_compressed.hpp"
 
 #include <gtest/gtest.h>
-#define ZLIB_CONST
-#include <zlib.h>
-#include <zstd.h>
 
 #include <thread>
 
 #include "formats/qcow2_layer.hpp"
 #include "tests/support/qcow2_image.hpp"
+#include "tests/support/streams.hpp"
 
 namespace qluks {
 namespace {
 
 using Bytes = std::vector<std::byte>;
+using test::deflated;
+using test::zstd_frame;
 
 constexpr size_t cluster = 65536;
 
-/* Compressible, and with matches from far away. */
-Bytes sample(size_t size = cluster) {
-  Bytes out(size);
-  uint32_t state = 1;
-  for (size_t i = 0; i < size; ++i) {
-    state = state * 1103515245 + 12345;
-    out[i] = i >= 30000 && i % 1000 < 500 ? out[i - 30000] : static_cast<std::byte>(state >> 28);
-  }
-  return out;
-}
+Bytes sample(size_t size = cluster) { return test::compressible(size); }
 
 Bytes operator+(Bytes a, const Bytes& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;
-}
-
-Bytes deflated(const Bytes& plain, int flush = Z_FINISH, int window_bits = 12) {
-  z_stream stream{};
-  EXPECT_EQ(deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -window_bits, 9, Z_DEFAULT_STRATEGY), Z_OK);
-  Bytes out(plain.size() * 2 + 100);
-  stream.next_in = reinterpret_cast<const Bytef*>(plain.data());
-  stream.avail_in = static_cast<uInt>(plain.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  deflate(&stream, flush);
-  out.resize(stream.total_out);
-  deflateEnd(&stream);
-  return out;
-}
-
-Bytes zstd(const Bytes& plain, int window_log = 0, bool checksum = false) {
-  ZSTD_CCtx* context = ZSTD_createCCtx();
-  ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, window_log);
-  ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, checksum ? 1 : 0);
-  if (window_log != 0) ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0);
-  Bytes out(ZSTD_compressBound(plain.size()));
-  /* In pieces, so that the library does not know the size and keeps the window. */
-  ZSTD_outBuffer to{out.data(), out.size(), 0};
-  ZSTD_inBuffer from{plain.data(), plain.size(), 0};
-  while (from.pos < from.size) ZSTD_compressStream2(context, &to, &from, ZSTD_e_continue);
-  while (ZSTD_compressStream2(context, &to, &from, ZSTD_e_end) != 0) continue;
-  ZSTD_freeCCtx(context);
-  out.resize(to.pos);
-  return out;
 }
 
 /* What comes out, or nothing if it is refused. */
@@ -103,10 +64,10 @@ TEST(Deflate, TruncatedAndEmptyInputIsRefused) {
   EXPECT_FALSE(decompressed(zlib_type, Bytes(512, std::byte{0xff})));
 }
 
-TEST(Zstd, OneFrame) { EXPECT_EQ(decompressed(zstd_type, zstd(sample())), sample()); }
+TEST(Zstd, OneFrame) { EXPECT_EQ(decompressed(zstd_type, zstd_frame(sample())), sample()); }
 
 TEST(Zstd, JunkBehindTheFrameIsNotLookedAt) {
-  EXPECT_EQ(decompressed(zstd_type, zstd(sample()) + Bytes(700, std::byte{0xff})), sample());
+  EXPECT_EQ(decompressed(zstd_type, zstd_frame(sample()) + Bytes(700, std::byte{0xff})), sample());
 }
 
 TEST(Zstd, SeveralFrames) {
@@ -115,35 +76,35 @@ TEST(Zstd, SeveralFrames) {
   const Bytes second(all.begin() + 1000, all.end());
   const Bytes skipped = {std::byte{0x50}, std::byte{0x2a}, std::byte{0x4d}, std::byte{0x18}, std::byte{2},
                          std::byte{0},    std::byte{0},    std::byte{0},    std::byte{9},    std::byte{9}};
-  EXPECT_EQ(decompressed(zstd_type, zstd(first) + zstd({}) + skipped + zstd(second)), all);
+  EXPECT_EQ(decompressed(zstd_type, zstd_frame(first) + zstd_frame({}) + skipped + zstd_frame(second)), all);
 }
 
 TEST(Zstd, WindowsOfAnySize) {
-  for (int log = 10; log <= 27; ++log) EXPECT_EQ(decompressed(zstd_type, zstd(sample(), log)), sample()) << log;
+  for (int log = 10; log <= 27; ++log) EXPECT_EQ(decompressed(zstd_type, zstd_frame(sample(), log)), sample()) << log;
 }
 
-TEST(Zstd, LongerFrameIsRefused) { EXPECT_FALSE(decompressed(zstd_type, zstd(sample(cluster + 1)))); }
+TEST(Zstd, LongerFrameIsRefused) { EXPECT_FALSE(decompressed(zstd_type, zstd_frame(sample(cluster + 1)))); }
 
 TEST(Zstd, ShorterFrameIsRefused) {
-  EXPECT_FALSE(decompressed(zstd_type, zstd(sample(cluster - 1))));
-  EXPECT_FALSE(decompressed(zstd_type, zstd(sample(cluster - 1)) + Bytes(100)));
+  EXPECT_FALSE(decompressed(zstd_type, zstd_frame(sample(cluster - 1))));
+  EXPECT_FALSE(decompressed(zstd_type, zstd_frame(sample(cluster - 1)) + Bytes(100)));
 }
 
 TEST(Zstd, ChecksumIsVerified) {
-  Bytes frame = zstd(sample(), 0, true);
+  Bytes frame = zstd_frame(sample(), 0, true);
   EXPECT_EQ(decompressed(zstd_type, frame), sample());
   frame.back() ^= std::byte{1};
   EXPECT_FALSE(decompressed(zstd_type, frame));
 }
 
 TEST(Zstd, FormatsFromBeforeTheStandardAreRefused) {
-  Bytes frame = zstd(sample());
+  Bytes frame = zstd_frame(sample());
   frame[0] = std::byte{0x27}; /* 0.7 */
   EXPECT_FALSE(decompressed(zstd_type, frame));
 }
 
 TEST(Zstd, TruncatedInputIsRefused) {
-  const Bytes frame = zstd(sample());
+  const Bytes frame = zstd_frame(sample());
   for (size_t length = 0; length < frame.size(); length += 101) {
     EXPECT_FALSE(decompressed(zstd_type, Bytes(frame.begin(), frame.begin() + static_cast<ptrdiff_t>(length))));
   }
