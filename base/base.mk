@@ -14,6 +14,8 @@ libbase_la_SOURCES = \
 	base/result.hpp \
 	base/secure_buffer.cpp \
 	base/secure_buffer.hpp \
+	base/shutdown.cpp \
+	base/shutdown.hpp \
 	base/system_message.cpp \
 	base/system_message.hpp \
 	base/units.hpp \

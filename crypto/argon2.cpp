@@ -4,13 +4,26 @@
  *
  * The memory is not locked (it is larger than any usual RLIMIT_MEMLOCK).  libargon2 overwrites it before it calls
  * free_arena, and it is left out of core dumps.
+ *
+ * libargon2 cannot be interrupted.  So it runs on a thread of its own, which is left to itself when the process has to
+ * end in the meantime.  All that it uses is in an Argon2Run that it shares; its code has to stay mapped until the
+ * process is gone, for which the filter is linked with -z nodelete.
  */
 #include <argon2.h>
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <system_error>
 #include <thread>
+#include <vector>
 
+#include "base/secure_buffer.hpp"
+#include "base/shutdown.hpp"
 #include "crypto/pbkdf.hpp"
 
 namespace qluks {
@@ -29,9 +42,63 @@ extern "C" int allocate_arena(uint8_t** memory, size_t bytes) {
 
 extern "C" void free_arena(uint8_t* memory, size_t bytes) { munmap(memory, bytes); }
 
-/* libargon2 never writes to its inputs unless a flag asks for it; its interface has no const. */
-uint8_t* input_pointer(Bytes bytes) noexcept {
-  return const_cast<uint8_t*>(reinterpret_cast<const uint8_t*>(bytes.data()));
+/* One derivation, which may outlive whoever wanted it. */
+struct Argon2Run {
+  Argon2Run(Argon2Type type_, Bytes secret_, Bytes salt_, const Argon2Cost& cost_, size_t out_bytes)
+      : type(type_),
+        cost(cost_),
+        secret(SecureBuffer::copy_of(secret_)),
+        salt(salt_.begin(), salt_.end()),
+        out(out_bytes) {}
+
+  const Argon2Type type;
+  const Argon2Cost cost;
+  SecureBuffer secret;
+  std::vector<std::byte> salt;
+  SecureBuffer out;
+
+  std::mutex mutex; /* guards what follows */
+  std::condition_variable ended;
+  std::optional<int> code; /* libargon2's, when it has ended */
+};
+
+uint8_t* octets(std::byte* bytes) noexcept { return reinterpret_cast<uint8_t*>(bytes); }
+
+int derive(Argon2Run& run) noexcept {
+  argon2_context context{};
+  context.out = octets(run.out.data());
+  context.outlen = static_cast<uint32_t>(run.out.size());
+  context.pwd = octets(run.secret.data());
+  context.pwdlen = static_cast<uint32_t>(run.secret.size());
+  context.salt = octets(run.salt.data());
+  context.saltlen = static_cast<uint32_t>(run.salt.size());
+  context.t_cost = run.cost.time;
+  context.m_cost = run.cost.memory_kib;
+  context.lanes = run.cost.lanes;
+  /* Threads only share out the lanes: more of them than CPUs would cost memory and give nothing. */
+  context.threads = std::clamp(run.cost.lanes, 1U, std::max(1U, std::thread::hardware_concurrency()));
+  context.version = ARGON2_VERSION_13;
+  context.allocate_cbk = allocate_arena;
+  context.free_cbk = free_arena;
+  context.flags = ARGON2_DEFAULT_FLAGS;
+  return argon2_ctx(&context, run.type == Argon2Type::i ? Argon2_i : Argon2_id);
+}
+
+void derive_and_tell(const std::shared_ptr<Argon2Run>& run) noexcept {
+  const int code = derive(*run);
+  const std::lock_guard lock(run->mutex);
+  run->code = code;
+  run->ended.notify_one();
+}
+
+/* libargon2's code; nullopt if the process has to end first. */
+std::optional<int> wait_for_end(Argon2Run& run) {
+  constexpr auto pause = std::chrono::milliseconds(100);
+  std::unique_lock lock(run.mutex);
+  while (!run.ended.wait_for(lock, pause, [&run] { return run.code.has_value(); })) {
+    if (shutting_down()) return std::nullopt;
+  }
+  return run.code;
 }
 
 Status argon2_status(int code) {
@@ -47,23 +114,21 @@ Status argon2(Argon2Type type, Bytes secret, Bytes salt, const Argon2Cost& cost,
   if (std::max({secret.size(), salt.size(), out.size()}) > length_max) {
     return fail(Errc::invalid_format, "argon2: an input is longer than 2^32-1 bytes");
   }
-  argon2_context context{};
-  context.out = reinterpret_cast<uint8_t*>(out.data());
-  context.outlen = static_cast<uint32_t>(out.size());
-  context.pwd = input_pointer(secret);
-  context.pwdlen = static_cast<uint32_t>(secret.size());
-  context.salt = input_pointer(salt);
-  context.saltlen = static_cast<uint32_t>(salt.size());
-  context.t_cost = cost.time;
-  context.m_cost = cost.memory_kib;
-  context.lanes = cost.lanes;
-  /* Threads only share out the lanes: more of them than CPUs would cost memory and give nothing. */
-  context.threads = std::clamp(cost.lanes, 1U, std::max(1U, std::thread::hardware_concurrency()));
-  context.version = ARGON2_VERSION_13;
-  context.allocate_cbk = allocate_arena;
-  context.free_cbk = free_arena;
-  context.flags = ARGON2_DEFAULT_FLAGS;
-  return argon2_status(argon2_ctx(&context, type == Argon2Type::i ? Argon2_i : Argon2_id));
+  const auto run = std::make_shared<Argon2Run>(type, secret, salt, cost, out.size());
+  std::thread thread;
+  try {
+    thread = std::thread(derive_and_tell, run);
+  } catch (const std::system_error&) {
+    return argon2_status(ARGON2_THREAD_FAIL);
+  }
+  const std::optional<int> code = wait_for_end(*run);
+  if (!code) {
+    thread.detach();
+    return given_up();
+  }
+  thread.join();
+  std::copy_n(run->out.data(), out.size(), out.data());
+  return argon2_status(*code);
 }
 
 } // namespace qluks

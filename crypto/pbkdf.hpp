@@ -14,7 +14,8 @@ namespace qluks {
 
 using Bytes = std::span<const std::byte>;
 
-/* PBKDF2-HMAC.  `iterations` >= 1; `out` may be of any length.  Fails only on a zero iteration count. */
+/* PBKDF2-HMAC.  `iterations` >= 1; `out` may be of any length.  Fails on a zero iteration count, and gives up when the
+ * process has to end. */
 Status pbkdf2(const HashAlgorithm& hash, Bytes secret, Bytes salt, uint32_t iterations, std::span<std::byte> out);
 
 /* The same with no more instructions than those of `cpu`: for tests and benchmarks. */
@@ -30,7 +31,7 @@ struct Argon2Cost {
 };
 
 /* Argon2 without secret and associated data, as LUKS2 uses it.  Fails on costs outside of RFC 9106 (time >= 1,
- * lanes 1…2^24-1, memory >= 8 KiB a lane) and on lack of memory. */
+ * lanes 1…2^24-1, memory >= 8 KiB a lane), on lack of memory or threads, and gives up when the process has to end. */
 Status argon2(Argon2Type type, Bytes secret, Bytes salt, const Argon2Cost& cost, std::span<std::byte> out);
 
 } // namespace qluks

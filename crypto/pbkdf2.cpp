@@ -17,6 +17,7 @@
 #include <new>
 
 #include "base/secure_buffer.hpp"
+#include "base/shutdown.hpp"
 #include "base/wire.hpp"
 #include "crypto/pbkdf.hpp"
 #if defined(__x86_64__)
@@ -29,6 +30,9 @@ namespace {
 
 /* SHA3-224 has the largest block. */
 constexpr size_t block_bytes_max = 144;
+
+/* Iterations between two looks at whether to give up: one millisecond with the fastest hash, 50 with the slowest. */
+constexpr uint32_t iterations_at_once = 1 << 13;
 
 /* What the secret or the derived key could be learned from; lives in a SecureBuffer. */
 struct HmacMemory {
@@ -128,17 +132,19 @@ class OtherHmac {
 
 /* Any hash, one output block after the other, summed up in `out` itself. */
 template <class AnyHmac>
-void derive_generic(AnyHmac& hmac, const Derivation& d) noexcept {
+Status derive_generic(AnyHmac& hmac, const Derivation& d) {
   const size_t digest_bytes = d.hash.digest_bytes();
   for (size_t at = 0, index = 1; at < d.out.size(); at += digest_bytes, ++index) {
     const std::span<std::byte> block = d.out.subspan(at, std::min(digest_bytes, d.out.size() - at));
     hmac.start_block(d.salt, static_cast<uint32_t>(index));
     std::memcpy(block.data(), hmac.u(), block.size());
     for (uint32_t i = 1; i < d.iterations; ++i) {
+      if (i % iterations_at_once == 0 && shutting_down()) return given_up();
       hmac.step();
       for (size_t j = 0; j < block.size(); ++j) block[j] ^= static_cast<std::byte>(hmac.u()[j]);
     }
   }
+  return ok();
 }
 
 #if defined(__x86_64__)
@@ -159,7 +165,7 @@ Sha256Words digest_words(const uint8_t* digest) noexcept {
 }
 
 /* SHA-256 by SHA-NI, output blocks in pairs. */
-void derive_sha256_shani(Hmac& hmac, const Derivation& d) {
+Status derive_sha256_shani(Hmac& hmac, const Derivation& d) {
   struct Memory {
     HmacSha256Midstates midstates;
     Sha256Chain chains[2];
@@ -174,12 +180,19 @@ void derive_sha256_shani(Hmac& hmac, const Derivation& d) {
       hmac.start_block(d.salt, static_cast<uint32_t>(index + i));
       m.chains[i].u = m.chains[i].sum = digest_words(hmac.u());
     }
-    iterate_shani(m.midstates, std::span(m.chains, blocks.size() > sizeof m.digests[0] ? 2 : 1), d.iterations - 1);
+    const std::span chains(m.chains, blocks.size() > sizeof m.digests[0] ? 2 : 1);
+    for (uint32_t left = d.iterations - 1; left != 0;) {
+      const uint32_t now = std::min(left, iterations_at_once);
+      iterate_shani(m.midstates, chains, now);
+      left -= now;
+      if (left != 0 && shutting_down()) return given_up();
+    }
     for (size_t i = 0; i < 2; ++i) {
       std::copy(std::begin(m.chains[i].sum.word), std::end(m.chains[i].sum.word), m.digests[i]);
     }
     std::memcpy(blocks.data(), m.digests, blocks.size());
   }
+  return ok();
 }
 
 #endif
@@ -192,20 +205,15 @@ Status pbkdf2(const CpuFeatures& cpu, const HashAlgorithm& hash, Bytes secret, B
   const Derivation derivation{hash, salt, iterations, out};
   if (hash.other != nullptr) {
     OtherHmac hmac(*hash.other, secret);
-    derive_generic(hmac, derivation);
-    return ok();
+    return derive_generic(hmac, derivation);
   }
   Hmac hmac(*hash.nettle, secret);
 #if defined(__x86_64__)
-  if (hash.nettle == &nettle_sha256 && cpu.sha) {
-    derive_sha256_shani(hmac, derivation);
-    return ok();
-  }
+  if (hash.nettle == &nettle_sha256 && cpu.sha) return derive_sha256_shani(hmac, derivation);
 #else
   static_cast<void>(cpu);
 #endif
-  derive_generic(hmac, derivation);
-  return ok();
+  return derive_generic(hmac, derivation);
 }
 
 Status pbkdf2(const HashAlgorithm& hash, Bytes secret, Bytes salt, uint32_t iterations, std::span<std::byte> out) {

@@ -41,6 +41,9 @@ std::string fingerprint_of(const LuksHeader& header, const std::vector<const Luk
   return {reinterpret_cast<const char*>(digest.data()), digest.size()};
 }
 
+/* Errors that are no property of the slot. */
+bool stops_trying(Errc code) { return code == Errc::no_memory || code == Errc::shutting_down; }
+
 bool ends_in_newline(Bytes secret) { return !secret.empty() && secret.back() == std::byte{'\n'}; }
 
 } // namespace
@@ -112,8 +115,11 @@ Result<Keyring::Key> Keyring::check_volume_key(const LuksHeader& header) {
                                             header.cipher.name());
   }
   if (Status s = kdf_meter_.check_digests(header, kdf_limits_); !s) return propagate(s, volume_name(header));
+  log_debug(volume_name(header) + ": comparing the volume key with its digest");
   for (const LuksDigest& digest : header.digests) {
-    if (!matches_digest(digest, volume_key_->span())) continue;
+    auto matches = matches_digest(digest, volume_key_->span());
+    if (!matches) return propagate(matches, volume_name(header));
+    if (!*matches) continue;
     log_debug(volume_name(header) + ": the volume key matches its digest");
     return std::make_shared<const Unlocked>(Unlocked{SecureBuffer::copy_of(volume_key_->span()), std::nullopt});
   }
@@ -139,7 +145,7 @@ Result<Keyring::Key> Keyring::derive(const LuksHeader& header, const Slots& slot
       const LuksKeyslot& slot = *slots[i];
       ++derivations;
       auto key = open_keyslot(slot, header.digests[slot.digest], materials[i], secret);
-      if (!key && key.error().code == Errc::no_memory) return propagate(key, volume_name(header));
+      if (!key && stops_trying(key.error().code)) return propagate(key, volume_name(header));
       if (!key) notes += "; key slot " + std::to_string(slot.number) + ": " + key.error().what;
       if (!key || !*key) continue;
       log_debug(volume_name(header) + ": key slot " + std::to_string(slot.number) + " (" + describe_kdf(slot) +

@@ -46,14 +46,16 @@ Result<std::optional<SecureBuffer>> open_keyslot(const LuksKeyslot& slot, const 
   (*cipher)->decrypt(SectorNumber{0}, material, stripes.span());
   SecureBuffer key(slot.key_bytes);
   af_merge(*slot.af_hash, stripes.span().first(material_bytes(slot)), key.span());
-  if (!matches_digest(digest, key.span())) return std::nullopt;
+  const auto matches = matches_digest(digest, key.span());
+  if (!matches) return tl::unexpected(matches.error());
+  if (!*matches) return std::nullopt;
   return key;
 }
 
-bool matches_digest(const LuksDigest& digest, Bytes key) {
+Result<bool> matches_digest(const LuksDigest& digest, Bytes key) {
   std::vector<std::byte> computed(digest.digest.size());
-  const Status s = pbkdf2(*digest.hash, key, digest.salt, digest.iterations, computed);
-  return s && equal_constant_time(computed, digest.digest);
+  if (Status s = pbkdf2(*digest.hash, key, digest.salt, digest.iterations, computed); !s) return propagate(s);
+  return equal_constant_time(computed, digest.digest);
 }
 
 } // namespace qluks

@@ -23,8 +23,8 @@ Result<std::vector<std::byte>> read_key_material(const LuksKeyslot& slot, BlockD
 Result<std::optional<SecureBuffer>> open_keyslot(const LuksKeyslot& slot, const LuksDigest& digest, Bytes material,
                                                  Bytes secret);
 
-/* Is this the key that the digest was made of? */
-bool matches_digest(const LuksDigest& digest, Bytes key);
+/* Is this the key that the digest was made of?  Fails only when the process has to end. */
+Result<bool> matches_digest(const LuksDigest& digest, Bytes key);
 
 } // namespace qluks
 

@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cmath>
 
+#include "base/log.hpp"
+
 namespace qluks {
 
 namespace {
@@ -21,9 +23,9 @@ constexpr uint32_t argon2_calibrated_lanes_max = 4;
 constexpr std::array<std::byte, 32> any_bytes{};
 
 template <class F>
-double measure(F&& work) {
+Result<double> measure(F&& work) {
   const auto start = std::chrono::steady_clock::now();
-  work();
+  if (Status s = work(); !s) return propagate(s);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
@@ -49,39 +51,50 @@ std::string describe_kdf(const LuksKeyslot& slot) {
          ", memory " + std::to_string(cost.memory_kib) + " KiB, " + std::to_string(cost.lanes) + " cpus";
 }
 
-double KdfMeter::pbkdf2_seconds(const HashAlgorithm& hash, uint32_t iterations, size_t key_bytes) {
+Result<double> KdfMeter::pbkdf2_seconds(const HashAlgorithm& hash, uint32_t iterations, size_t key_bytes) {
   double& second = pbkdf2_second_[{&hash, key_bytes}];
   std::vector<std::byte> key(key_bytes);
   for (uint32_t n = 250; second == 0; n *= 2) {
-    const double taken = measure([&] { return bool{pbkdf2(hash, any_bytes, any_bytes, n, key)}; });
-    if (taken >= calibration_seconds) second = taken / n;
+    auto taken = measure([&] { return pbkdf2(hash, any_bytes, any_bytes, n, key); });
+    if (!taken) return propagate(taken);
+    if (*taken >= calibration_seconds) second = *taken / n;
   }
   return second * iterations;
 }
 
-double KdfMeter::argon2_seconds(const Argon2Params& params) {
+Result<double> KdfMeter::argon2_seconds(const Argon2Params& params) {
   Argon2Cost cost = argon2_calibration;
   cost.lanes = std::clamp(params.cost.lanes, 1U, argon2_calibrated_lanes_max);
   double& second = argon2_second_[{params.type, cost.lanes}];
   if (second == 0) {
     std::array<std::byte, 32> key;
-    const double taken = measure([&] { return bool{argon2(params.type, any_bytes, any_bytes, cost, key)}; });
-    second = taken / cost.memory_kib;
+    auto taken = measure([&] { return argon2(params.type, any_bytes, any_bytes, cost, key); });
+    if (!taken) return propagate(taken);
+    second = *taken / cost.memory_kib;
   }
   return second * params.cost.memory_kib * params.cost.time;
 }
 
-double KdfMeter::seconds_of(const LuksKeyslot& slot, const LuksDigest& digest) {
-  const double verify = pbkdf2_seconds(*digest.hash, digest.iterations, digest.digest.size());
-  if (const auto* params = std::get_if<Argon2Params>(&slot.kdf)) return verify + argon2_seconds(*params);
+Result<double> KdfMeter::kdf_seconds(const LuksKeyslot& slot) {
+  if (const auto* params = std::get_if<Argon2Params>(&slot.kdf)) return argon2_seconds(*params);
   const auto& params = std::get<Pbkdf2Params>(slot.kdf);
-  return verify + pbkdf2_seconds(*params.hash, params.iterations, slot.area_key_bytes);
+  return pbkdf2_seconds(*params.hash, params.iterations, slot.area_key_bytes);
+}
+
+Result<double> KdfMeter::seconds_of(const LuksKeyslot& slot, const LuksDigest& digest) {
+  auto derive = kdf_seconds(slot);
+  if (!derive) return derive;
+  auto verify = pbkdf2_seconds(*digest.hash, digest.iterations, digest.digest.size());
+  if (!verify) return verify;
+  return *derive + *verify;
 }
 
 Status KdfMeter::check_digests(const LuksHeader& header, const KdfLimits& limits) {
   double total = 0;
   for (const LuksDigest& digest : header.digests) {
-    total += pbkdf2_seconds(*digest.hash, digest.iterations, digest.digest.size());
+    auto seconds = pbkdf2_seconds(*digest.hash, digest.iterations, digest.digest.size());
+    if (!seconds) return propagate(seconds);
+    total += *seconds;
   }
   if (total <= limits.seconds) return ok();
   return fail(Errc::unsupported, "checking the volume key may take " + rounded(total) + " s, the limit is " +
@@ -95,12 +108,15 @@ Status KdfMeter::check(const LuksHeader& header, const std::vector<const LuksKey
   double dearest_seconds = -1;
   for (const LuksKeyslot* slot : slots) {
     if (Status s = check_memory(*slot, limits); !s) return s;
-    const double seconds = seconds_of(*slot, header.digests[slot->digest]);
-    total += seconds * static_cast<double>(secrets);
-    if (seconds <= dearest_seconds) continue;
+    auto seconds = seconds_of(*slot, header.digests[slot->digest]);
+    if (!seconds) return propagate(seconds);
+    total += *seconds * static_cast<double>(secrets);
+    if (*seconds <= dearest_seconds) continue;
     dearest = slot;
-    dearest_seconds = seconds;
+    dearest_seconds = *seconds;
   }
+  log_debug("trying " + std::to_string(secrets) + " secrets on " + std::to_string(slots.size()) +
+            " key slots takes at most about " + rounded(total) + " s");
   if (total <= limits.seconds) return ok();
   return fail(Errc::unsupported,
               "unlocking may take " + rounded(total) + " s (" + std::to_string(secrets) + " secrets on " +

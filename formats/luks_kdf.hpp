@@ -37,9 +37,10 @@ class KdfMeter {
   Status check_digests(const LuksHeader& header, const KdfLimits& limits);
 
  private:
-  double seconds_of(const LuksKeyslot& slot, const LuksDigest& digest);
-  double pbkdf2_seconds(const HashAlgorithm& hash, uint32_t iterations, size_t key_bytes);
-  double argon2_seconds(const Argon2Params& params);
+  Result<double> seconds_of(const LuksKeyslot& slot, const LuksDigest& digest);
+  Result<double> kdf_seconds(const LuksKeyslot& slot);
+  Result<double> pbkdf2_seconds(const HashAlgorithm& hash, uint32_t iterations, size_t key_bytes);
+  Result<double> argon2_seconds(const Argon2Params& params);
 
   std::map<std::pair<const HashAlgorithm*, size_t>, double> pbkdf2_second_; /* of one iteration, by key size */
   std::map<std::pair<Argon2Type, uint32_t>, double> argon2_second_;         /* of a KiB in one pass, by lanes */

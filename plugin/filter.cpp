@@ -15,6 +15,7 @@
 #include "plugin/connection.hpp"
 #include "plugin/guard.hpp"
 #include "plugin/image.hpp"
+#include "plugin/shutdown_check.hpp"
 #include "plugin/sources.hpp"
 
 namespace qluks {
@@ -94,6 +95,11 @@ int config_complete(nbdkit_next_config_complete* next, nbdkit_backend* nxdata) {
 
 int get_ready(int /*thread_model*/) {
   return guard_control("get_ready", [] { return server->get_ready(); });
+}
+
+int after_fork(nbdkit_backend* /*backend*/) {
+  install_shutdown_check();
+  return 0;
 }
 
 #ifdef HAVE_STRUCT_NBDKIT_FILTER_DUMP_PLUGIN
@@ -178,6 +184,7 @@ nbdkit_filter make_filter() {
   f.config_complete = config_complete;
   f.config_help = Config::help();
   f.get_ready = get_ready;
+  f.after_fork = after_fork;
 #ifdef HAVE_STRUCT_NBDKIT_FILTER_DUMP_PLUGIN
   f.dump_plugin = dump_plugin;
 #endif

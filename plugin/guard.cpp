@@ -16,6 +16,8 @@ int errno_of(const Error& error) noexcept {
       return EPERM;
     case Errc::out_of_bounds:
       return EINVAL;
+    case Errc::shutting_down:
+      return ESHUTDOWN;
     case Errc::io:
     case Errc::invalid_format:
     case Errc::unsupported:

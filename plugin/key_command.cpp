@@ -2,17 +2,20 @@
 #include "plugin/key_command.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <utility>
 #include <vector>
 
+#include "base/shutdown.hpp"
 #include "base/system_message.hpp"
 #include "plugin/key_file.hpp"
 
@@ -76,8 +79,36 @@ Result<Descriptor> input_file(const std::string& text) {
   return file;
 }
 
-/* Start the program with these as its standard input and output, and with no signal blocked or ignored. */
-Result<pid_t> spawn(const std::string& command, std::vector<std::string> env, int input, int output) {
+/* Does the terminal, if there is one, take its input for us?  Then a program must stay in our process group to be able
+ * to ask for a passphrase there. */
+bool owns_terminal() {
+  const Descriptor terminal(open("/dev/tty", O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  return terminal.get() >= 0 && tcgetpgrp(terminal.get()) == getpgrp();
+}
+
+/* A running program.  If it still runs when this goes, it is ended. */
+class Program {
+ public:
+  /* Run `command` by the shell, with these as its standard input and output. */
+  static Result<Program> start(const std::string& command, std::vector<std::string> env, int input, int output);
+
+  Program(Program&& other) noexcept : pid_(std::exchange(other.pid_, 0)), leads_group_(other.leads_group_) {}
+  ~Program();
+
+  /* Wait for its end; anything but success is an error. */
+  Status wait();
+
+ private:
+  Program(pid_t pid, bool leads_group) noexcept : pid_(pid), leads_group_(leads_group) {}
+  void send(int signal) const noexcept { kill(leads_group_ ? -pid_ : pid_, signal); }
+  bool has_ended() const noexcept;
+  int reap() noexcept;
+
+  pid_t pid_; /* 0: has been waited for */
+  bool leads_group_;
+};
+
+Result<Program> Program::start(const std::string& command, std::vector<std::string> env, int input, int output) {
   std::vector<char*> envp;
   for (auto& e : env) envp.push_back(e.data());
   envp.push_back(nullptr);
@@ -92,6 +123,7 @@ Result<pid_t> spawn(const std::string& command, std::vector<std::string> env, in
   posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
+  /* No signal blocked or ignored. */
   sigset_t none;
   sigset_t pipe;
   sigemptyset(&none);
@@ -99,22 +131,59 @@ Result<pid_t> spawn(const std::string& command, std::vector<std::string> env, in
   sigaddset(&pipe, SIGPIPE);
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setsigdefault(&attributes, &pipe);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  const bool own_group = !owns_terminal();
+  const int group_flag = own_group ? POSIX_SPAWN_SETPGROUP : 0;
+  posix_spawnattr_setflags(&attributes,
+                           static_cast<short>(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | group_flag));
   pid_t pid = 0;
   const int err = posix_spawn(&pid, "/bin/sh", &actions, &attributes, argv, envp.data());
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   if (err != 0) return command_error("/bin/sh: " + system_message(err), err);
-  return pid;
+  return Program(pid, own_group);
 }
 
-Status wait_for(pid_t pid) {
+/* It may tidy up for half a second. */
+Program::~Program() {
+  if (pid_ == 0) return;
+  send(SIGTERM);
+  for (int i = 0; i < 50 && !has_ended(); ++i) poll(nullptr, 0, 10);
+  send(SIGKILL);
+  reap();
+}
+
+/* Its number stays its own until it is reaped. */
+bool Program::has_ended() const noexcept {
+  siginfo_t info{};
+  return waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid != 0;
+}
+
+int Program::reap() noexcept {
   int status = 0;
-  while (waitpid(pid, &status, 0) < 0) {
-    if (errno != EINTR) return command_error(system_message(errno), errno);
+  while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) continue;
+  pid_ = 0;
+  return status;
+}
+
+/* It has closed its output, so this is a matter of milliseconds, as a rule. */
+Status Program::wait() {
+  for (int pause_ms = 1; !has_ended(); pause_ms = std::min(2 * pause_ms, 64)) {
+    if (shutting_down()) return given_up();
+    poll(nullptr, 0, pause_ms);
   }
+  const int status = reap();
   if (WIFSIGNALED(status)) return command_error("it was ended by signal " + std::to_string(WTERMSIG(status)));
   if (WEXITSTATUS(status) != 0) return command_error("it failed with status " + std::to_string(WEXITSTATUS(status)));
+  return ok();
+}
+
+/* Until there is something to read, or the end of the file. */
+Status wait_for_output(int fd) {
+  constexpr int pause_ms = 100;
+  pollfd output{.fd = fd, .events = POLLIN, .revents = 0};
+  while (poll(&output, 1, pause_ms) == 0) {
+    if (shutting_down()) return given_up();
+  }
   return ok();
 }
 
@@ -127,14 +196,16 @@ Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeade
   if (pipe2(ends, O_CLOEXEC) != 0) return command_error(system_message(errno), errno);
   Descriptor reader(ends[0]);
   Descriptor writer(ends[1]);
-  auto pid = spawn(command, environment(header), input->get(), writer.get());
-  if (!pid) return propagate(pid);
+  auto program = Program::start(command, environment(header), input->get(), writer.get());
+  if (!program) return propagate(program);
   writer.close();
-  auto secret = read_secret(reader.get(), key_file_bytes_default_max + 1);
+  auto secret =
+      read_secret(reader.get(), key_file_bytes_default_max + 1, [&] { return wait_for_output(reader.get()); });
+  if (!secret && secret.error().code == Errc::shutting_down) return propagate(secret, "qluks-key-command");
   const bool too_long = secret && secret->size() > key_file_bytes_default_max;
   /* Nobody reads on: a program that still writes gets SIGPIPE, and the wait below has an end. */
   reader.close();
-  if (Status s = wait_for(*pid); !s && !too_long) return propagate(s);
+  if (Status s = program->wait(); !s && !too_long) return propagate(s);
   if (!secret) return command_error(system_message(secret.error().sys), secret.error().sys);
   if (too_long) return command_error("it printed more than " + std::to_string(key_file_bytes_default_max) + " bytes");
   if (secret->empty()) return command_error("it printed nothing");

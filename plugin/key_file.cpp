@@ -34,9 +34,10 @@ tl::unexpected<Error> key_file_error(const KeyFile& file, const std::string& wha
 }
 
 /* Fill `dst` as far as the file goes; the number of bytes read. */
-Result<size_t> read_up_to(int fd, std::span<std::byte> dst) {
+Result<size_t> read_up_to(int fd, std::span<std::byte> dst, const std::function<Status()>& before_read = ok) {
   size_t done = 0;
   while (done < dst.size()) {
+    if (Status s = before_read(); !s) return propagate(s);
     const ssize_t n = ::read(fd, dst.data() + done, dst.size() - done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return fail(Errc::io, "", errno);
@@ -64,12 +65,12 @@ Status skip_offset(const KeyFile& file, int fd) {
 } // namespace
 
 /* The buffer grows with what there is, since locked memory is scarce. */
-Result<SecureBuffer> read_secret(int fd, uint64_t most) {
+Result<SecureBuffer> read_secret(int fd, uint64_t most, const std::function<Status()>& before_read) {
   SecureBuffer secret;
   for (uint64_t room = std::min<uint64_t>(most, 4096);; room = std::min(most, room * 4)) {
     SecureBuffer larger(static_cast<size_t>(room));
     std::copy_n(secret.data(), secret.size(), larger.data());
-    auto n = read_up_to(fd, larger.span().subspan(secret.size()));
+    auto n = read_up_to(fd, larger.span().subspan(secret.size()), before_read);
     if (!n) return propagate(n);
     larger.shrink(secret.size() + *n);
     secret = std::move(larger);

@@ -4,6 +4,7 @@
 #define QLUKS_PLUGIN_KEY_FILE_HPP
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -22,8 +23,9 @@ struct KeyFile {
   std::optional<uint64_t> size = {}; /* exactly that many bytes; else all up to the end */
 };
 
-/* At most `most` bytes, up to the end; the error has the number but no words. */
-Result<SecureBuffer> read_secret(int fd, uint64_t most);
+/* At most `most` bytes, up to the end; the error has the number but no words.  `before_read` is called before each
+ * read, and can end it with an error of its own. */
+Result<SecureBuffer> read_secret(int fd, uint64_t most, const std::function<Status()>& before_read = ok);
 
 /* Newlines and NUL bytes count.  An empty regular file is the empty passphrase. */
 Result<SecureBuffer> read_key_file(const KeyFile& file);

@@ -20,12 +20,15 @@ nbdkit_qluks_filter_la_SOURCES = \
 	plugin/nbd_device.hpp \
 	plugin/next_device.cpp \
 	plugin/next_device.hpp \
+	plugin/shutdown_check.cpp \
+	plugin/shutdown_check.hpp \
 	plugin/sources.cpp \
 	plugin/sources.hpp \
 	$(END)
 nbdkit_qluks_filter_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS) $(LIBNBD_CFLAGS)
 nbdkit_qluks_filter_la_LIBADD = libformats.la libsectorcrypto.la libbase.la $(LIBNBD_LIBS)
-nbdkit_qluks_filter_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared \
+# nodelete: a key derivation that was given up may still run while nbdkit exits.
+nbdkit_qluks_filter_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -Wl,-z,nodelete \
 	-Wl,--version-script=$(top_srcdir)/plugin/filter.syms
 nbdkit_qluks_filter_la_DEPENDENCIES = libformats.la libsectorcrypto.la libbase.la plugin/filter.syms
 EXTRA_DIST += plugin/filter.syms

@@ -109,6 +109,7 @@ e2e_tests = \
 	tests/e2e/qcow2_features_test.py \
 	tests/e2e/qcow2_matrix_test.py \
 	tests/e2e/serving_test.py \
+	tests/e2e/shutdown_test.py \
 	$(END)
 TESTS += $(e2e_tests)
 EXTRA_DIST += $(e2e_tests) tests/support/qluks.py

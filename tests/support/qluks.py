@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 import nbd
@@ -227,15 +228,19 @@ def environment():
     return env
 
 
+def nbdkit_command(directory, *args, filters=(), options=()):
+    command = ["nbdkit", "-U", os.path.join(directory, "sock"), "-P", os.path.join(directory, "pid"), "--log=stderr",
+               *options, f"--filter={FILTER}"]
+    return command + [f"--filter={f}" for f in filters] + [str(a) for a in args]
+
+
 def nbdkit(directory, *args, filters=(), options=(), log=None, stdin=None):
     """Start nbdkit.  It returns when it serves in the background, or has failed; (exit status, pid)."""
-    socket = os.path.join(directory, "sock")
     pidfile = os.path.join(directory, "pid")
     # The server writes its pid just before it accepts clients: a FIFO makes that something to wait for.
     os.mkfifo(pidfile)
     fifo = os.open(pidfile, os.O_RDONLY | os.O_NONBLOCK)
-    command = ["nbdkit", "-U", socket, "-P", pidfile, "--log=stderr", *options, f"--filter={FILTER}"]
-    command += [f"--filter={f}" for f in filters] + [str(a) for a in args]
+    command = nbdkit_command(directory, *args, filters=filters, options=options)
     try:
         # The log is a file, not a pipe: the server keeps it open.
         with open(log, "wb") as f:
@@ -282,6 +287,14 @@ class Server:
 
     def lines(self, pattern):
         return [l for l in self.log().splitlines() if re.search(pattern, l)]
+
+    def wait_for(self, pattern):
+        """Until the log has a line like this."""
+        for _ in range(6000):
+            if self.lines(pattern):
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"no \"{pattern}\" within a minute:\n{self.log()}")
 
     def restart(self, *args):
         """Serve again at the same URI."""

@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <fstream>
 
+#include "base/shutdown.hpp"
 #include "crypto/pbkdf.hpp"
 #include "tests/support/vectors.hpp"
 
@@ -57,6 +59,39 @@ TEST(Pbkdf2, ShaInstructionsGiveTheSameForEveryLength) {
   }
 }
 
+TEST(Pbkdf2, ShaInstructionsGiveTheSameWhenTheyStopOnTheWay) {
+  if (!this_cpu().sha) GTEST_SKIP() << "this CPU has no SHA instructions";
+  for (const uint32_t iterations : {8192U, 8193U, 8194U, 30000U}) {
+    EXPECT_EQ(derive(this_cpu(), "sha256", iterations, 64), derive({}, "sha256", iterations, 64)) << iterations;
+  }
+}
+
+/* As if the process had to end, from now on or after some more questions. */
+class ShutdownAfter {
+ public:
+  explicit ShutdownAfter(int questions) {
+    left = questions;
+    set_shutdown_check(check);
+  }
+  ~ShutdownAfter() { set_shutdown_check(nullptr); }
+
+ private:
+  static bool check() noexcept { return left-- <= 0; }
+  static inline std::atomic<int> left;
+};
+
+TEST(Pbkdf2, GivesUpWhenTheProcessHasToEnd) {
+  const ShutdownAfter shutdown(3);
+  for (const CpuFeatures& cpu : {CpuFeatures{}, this_cpu()}) {
+    for (const auto& hash : hash_algorithms()) {
+      std::array<std::byte, 96> out;
+      const Status status = pbkdf2(cpu, hash, {}, {}, UINT32_MAX, out);
+      ASSERT_FALSE(status) << hash.name;
+      EXPECT_EQ(status.error().code, Errc::shutting_down) << hash.name;
+    }
+  }
+}
+
 TEST(Pbkdf2, SecretLongerThanABlockIsHashedFirst) {
   const HashAlgorithm& sha256 = *find_hash("sha256");
   const std::vector<std::byte> secret(65, std::byte{7});
@@ -99,6 +134,15 @@ TEST(Argon2, CostsOutsideOfTheStandardAreRefused) {
     ASSERT_FALSE(status);
     EXPECT_EQ(status.error().code, Errc::invalid_format) << status.error().what;
   }
+}
+
+TEST(Argon2, IsLeftToItselfWhenTheProcessHasToEnd) {
+  const std::array<std::byte, 16> salt{};
+  std::array<std::byte, 32> out;
+  const ShutdownAfter shutdown(0);
+  const Status status = argon2(Argon2Type::id, {}, salt, {200, 8192, 1}, out);
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, Errc::shutting_down) << status.error().what;
 }
 
 /* Room for 256 MiB more than the program has now, for as long as it lives. */

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""SIGTERM ends nbdkit while it derives a key or runs a program, however long that would take."""
+
+import os
+import select
+import subprocess
+import time
+
+import qluks
+
+PASS = f"qluks-passphrase={qluks.SECRET}"
+
+# nbdkit is to end within a second.  What is asserted is far below what the derivations take (hours), and far above a
+# second on a busy machine.
+SECONDS = 10
+
+
+def patched(image, offset, value):
+    with open(image, "r+b") as f:
+        f.seek(offset)
+        f.write(value)
+    return image
+
+
+class Foreground(qluks.Server):
+    """A server that is our child, so that its exit status is known."""
+
+    def start(self, *args, **kwargs):
+        pid = os.path.join(self.dir, "pid")
+        os.mkfifo(pid)
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(qluks.nbdkit_command(self.dir, *args, options=("-f", "-v")), stderr=log)
+        # Opens when the server writes, which is when it is ready.
+        with open(pid) as f:
+            self.pid = int(f.read())
+
+    def stop(self):
+        if self.process.returncode is None:
+            self.process.terminate()
+            self.process.wait(60)
+        return self.process.returncode
+
+
+@qluks.unittest.skipIf(qluks.PRELOAD, "nbdkit does not end by itself under libasan")
+class Shutdown(qluks.TestCase):
+    def serve(self, *args):
+        server = Foreground(self.dir, *args)
+        self.addCleanup(server.stop)
+        return server
+
+    def connect(self, server):
+        client = subprocess.Popen(["nbdinfo", "--size", server.uri()], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
+        self.addCleanup(client.wait)
+        self.addCleanup(client.kill)
+
+    def assert_ends(self, server):
+        start = time.monotonic()
+        self.assertEqual(server.stop(), 0, server.log())
+        self.assertLess(time.monotonic() - start, SECONDS)
+        self.assertIn("the server has been told to end", " ".join(server.errors()))
+
+    def assert_ends_while_deriving(self, *args, clients=1):
+        server = self.serve(*args, "qluks-kdf-time=4000000000")
+        for _ in range(clients):
+            self.connect(server)
+        server.wait_for("takes at most about|comparing the volume key")
+        self.assert_ends(server)
+
+    def luks1_of_hours(self, hash):
+        """The iterations of key slot 0 are only claimed: 4 thousand million."""
+        return patched(self.luks1("image.luks", b"", hash=hash, payload=False), 208 + 4, b"\xee\xee\xee\xee")
+
+    def test_pbkdf2_of_every_kind(self):
+        for hash in ("sha256", "sha512", "sha3-512"):
+            with self.subTest(hash=hash):
+                image = self.luks1_of_hours(hash)
+                self.assert_ends_while_deriving("file", image, PASS)
+
+    def test_digest_of_a_volume_key(self):
+        image = self.luks1("image.luks", b"", payload=False)
+        patched(image, 164, b"\xee\xee\xee\xee")
+        self.assert_ends_while_deriving("file", image, f"qluks-volume-key-file={self.write('key', bytes(64))}")
+
+    def test_argon2_of_a_gibibyte(self):
+        for kind in ("argon2i", "argon2id"):
+            with self.subTest(kind=kind):
+                image = self.luks2("image.luks", bytes(4096), pbkdf=qluks.cheap_argon2(kind))
+                with open(image, "r+b") as f:
+                    for at in (0, 16384):
+                        qluks.patch_luks2_json(f, at, b'"time":4,"memory":64', b'"time":9999,"memory":1048576')
+                self.assert_ends_while_deriving("file", image, PASS)
+
+    def test_other_clients_wait_for_the_same_key(self):
+        image = self.luks1_of_hours("sha256")
+        self.assert_ends_while_deriving("file", image, PASS, clients=8)
+
+    def test_program_is_ended_with_the_server(self):
+        image = self.luks1("image.luks", b"", payload=False)
+        for what in ("sleep 100000; true", "trap '' TERM; while :; do sleep 1; done",
+                     "exec >&-; while :; do sleep 1; done"):
+            with self.subTest(what=what):
+                pid = self.path("pid")
+                os.mkfifo(pid)
+                server = self.serve("file", image, f"qluks-key-command=echo $$ >{pid}; {what}")
+                self.connect(server)
+                with open(pid) as f:
+                    program = os.pidfd_open(int(f.read()))
+                os.unlink(pid)
+                self.assert_ends(server)
+                self.assertTrue(select.select([program], [], [], 0)[0], "the program is still there")
+                os.close(program)
+
+
+if __name__ == "__main__":
+    qluks.main()
