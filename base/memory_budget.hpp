@@ -16,7 +16,7 @@ namespace qluks {
 
 class MemoryBudget {
  public:
-  explicit MemoryBudget(uint64_t bytes_max) noexcept : bytes_max_(bytes_max) {}
+  explicit MemoryBudget(uint64_t bytes_max) : bytes_max_(bytes_max) {}
 
   class Lease {
    public:

@@ -67,19 +67,19 @@ size_t HashAlgorithm::digest_bytes() const noexcept {
   return nettle != nullptr ? nettle->digest_size : other->digest_bytes;
 }
 
-std::span<const HashAlgorithm> hash_algorithms() noexcept {
+std::span<const HashAlgorithm> hash_algorithms() {
   static const std::vector<HashAlgorithm> algorithms = find_algorithms();
   return algorithms;
 }
 
-const HashAlgorithm* find_hash(std::string_view name) noexcept {
+const HashAlgorithm* find_hash(std::string_view name) {
   for (const HashAlgorithm& algorithm : hash_algorithms()) {
     if (equal_ignoring_case(algorithm.name, name)) return &algorithm;
   }
   return nullptr;
 }
 
-const HashAlgorithm* find_essiv_hash(std::string_view name) noexcept {
+const HashAlgorithm* find_essiv_hash(std::string_view name) {
   return equal_ignoring_case(md5.name, name) ? &md5 : find_hash(name);
 }
 

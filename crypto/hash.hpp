@@ -44,14 +44,14 @@ struct HashAlgorithm {
 };
 
 /* The algorithm of that name in any case of letters, as cryptsetup takes it; nullptr if it is not known. */
-const HashAlgorithm* find_hash(std::string_view name) noexcept;
+const HashAlgorithm* find_hash(std::string_view name);
 
 /* The same for the hash of an ESSIV, which may be md5 as well: no header may use that for anything else. */
-const HashAlgorithm* find_essiv_hash(std::string_view name) noexcept;
+const HashAlgorithm* find_essiv_hash(std::string_view name);
 
 /* Every algorithm that find_hash knows.  The whirlpool and blake2 families need a build with libgcrypt, sm3 nettle 3.8.
  */
-std::span<const HashAlgorithm> hash_algorithms() noexcept;
+std::span<const HashAlgorithm> hash_algorithms();
 
 /* One digest over several pieces.  The state is wiped when it goes. */
 class Hash {
