@@ -34,7 +34,8 @@ void warn_not_locked() {
 
 } // namespace
 
-SecureBuffer::SecureBuffer(size_t size) {
+/* Delegating: from the first line on the destructor gives back what is there, whatever fails behind it. */
+SecureBuffer::SecureBuffer(size_t size) : SecureBuffer() {
   if (size == 0) return;
   const size_t page = page_bytes();
   const auto rounded = checked_align_up(size, page);
@@ -47,11 +48,11 @@ SecureBuffer::SecureBuffer(size_t size) {
     munmap(region, *with_guards);
     throw std::bad_alloc();
   }
-  madvise(data, *rounded, MADV_DONTDUMP);
-  if (mlock(data, *rounded) != 0) warn_not_locked();
   data_ = data;
   size_ = size;
   mapped_ = *rounded;
+  madvise(data_, mapped_, MADV_DONTDUMP);
+  if (mlock(data_, mapped_) != 0) warn_not_locked();
 }
 
 SecureBuffer SecureBuffer::copy_of(std::span<const std::byte> bytes) {
