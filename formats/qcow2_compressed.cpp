@@ -100,9 +100,9 @@ class DeflateDecompressor final : public Decompressor {
     stream.next_out = reinterpret_cast<Bytef*>(out.data());
     stream.avail_out = static_cast<uInt>(out.size());
     const int result = inflate(&stream, Z_FINISH);
-    const bool filled = (result == Z_STREAM_END || result == Z_BUF_ERROR) && stream.avail_out == 0;
     inflateEnd(&stream);
-    return filled;
+    if (result == Z_MEM_ERROR) throw std::bad_alloc();
+    return (result == Z_STREAM_END || result == Z_BUF_ERROR) && stream.avail_out == 0;
   }
 
   using Contexts = ContextPool<libdeflate_decompressor, libdeflate_alloc_decompressor, libdeflate_free_decompressor>;
