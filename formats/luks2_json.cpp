@@ -5,6 +5,7 @@
 #include <charconv>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "formats/luks_text.hpp"
 
@@ -24,10 +25,12 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
   bool boolean(bool v) override { return add({v}) != nullptr; }
   bool number_integer(number_integer_t v) override { return add({int64_t{v}}) != nullptr; }
   bool number_unsigned(number_unsigned_t v) override {
-    if (v > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return add({JsonOtherNumber{}}) != nullptr;
+    if (v > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+      return add({JsonOtherNumber{std::to_string(v)}}) != nullptr;
+    }
     return add({static_cast<int64_t>(v)}) != nullptr;
   }
-  bool number_float(number_float_t, const string_t&) override { return add({JsonOtherNumber{}}) != nullptr; }
+  bool number_float(number_float_t, const string_t& text) override { return add({JsonOtherNumber{text}}) != nullptr; }
   bool string(string_t& v) override { return add({std::move(v)}) != nullptr; }
   bool binary(binary_t&) override { return false; } /* JSON text has none */
 
@@ -95,6 +98,55 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
   size_t values_ = 0;
 };
 
+/* In quotes, and with a backslash in front of what JSON wants one; bytes of UTF-8 stay as they are. */
+void append_string(std::string& text, std::string_view value) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  text += '"';
+  for (const char c : value) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20) {
+      text += "\\u00";
+      text += {digits[byte >> 4], digits[byte & 15]};
+      continue;
+    }
+    if (c == '"' || c == '\\') text += '\\';
+    text += c;
+  }
+  text += '"';
+}
+
+/* Nesting has been limited while reading. */
+void append(std::string& text, const Json& json) {
+  const char* separator = "";
+  if (const auto* object = std::get_if<JsonObject>(&json.value)) {
+    text += '{';
+    for (const auto& [name, value] : *object) {
+      text += std::exchange(separator, ",");
+      append_string(text, name);
+      text += ':';
+      append(text, value);
+    }
+    text += '}';
+  } else if (const auto* array = std::get_if<JsonArray>(&json.value)) {
+    text += '[';
+    for (const Json& value : *array) {
+      text += std::exchange(separator, ",");
+      append(text, value);
+    }
+    text += ']';
+  } else if (const auto* string = std::get_if<std::string>(&json.value)) {
+    append_string(text, *string);
+  } else if (const auto* integer = std::get_if<int64_t>(&json.value)) {
+    text += std::to_string(*integer);
+  } else if (const auto* number = std::get_if<JsonOtherNumber>(&json.value)) {
+    text += number->text;
+  } else if (const auto* boolean = std::get_if<bool>(&json.value)) {
+    text += *boolean ? "true" : "false";
+  } else {
+    text += "null";
+  }
+}
+
 const JsonObject no_members;
 
 } // namespace
@@ -107,9 +159,10 @@ Result<Json> parse_json(std::string_view text) {
   return fail(Errc::invalid_format, "JSON: " + builder.error);
 }
 
-std::string json_member_text(std::string_view text, const std::string& name) {
-  const auto json = nlohmann::ordered_json::parse(text.begin(), text.end(), nullptr, false);
-  return json.is_object() && json.contains(name) ? json[name].dump() : "null";
+std::string json_text(const Json& json) {
+  std::string text;
+  append(text, json);
+  return text;
 }
 
 bool parse_decimal(std::string_view text, uint64_t& value) noexcept {
@@ -193,6 +246,12 @@ JsonFields JsonFields::object(std::string_view name) const {
   static const Json empty{JsonObject{}};
   const bool present = get<JsonObject>(name, "an object") != nullptr;
   return JsonFields(present ? *find(name) : empty, path_to(name), status_);
+}
+
+std::string JsonFields::text(std::string_view name) const {
+  const Json* json = find(name);
+  if (json == nullptr) refuse(name, "missing");
+  return json != nullptr ? json_text(*json) : std::string();
 }
 
 std::vector<std::pair<uint32_t, JsonFields>> JsonFields::numbered(std::string_view name, uint32_t limit) const {

@@ -26,8 +26,10 @@ struct JsonMember;
 using JsonArray = std::vector<Json>;
 using JsonObject = std::vector<JsonMember>; /* in the order of the text */
 
-/* A number that is no integer, or none that fits 64 bits. */
-struct JsonOtherNumber {};
+/* A number that is no integer, or none that fits 64 bits, as it is written. */
+struct JsonOtherNumber {
+  std::string text;
+};
 
 struct Json {
   std::variant<std::nullptr_t, bool, int64_t, JsonOtherNumber, std::string, JsonArray, JsonObject> value;
@@ -41,9 +43,8 @@ struct JsonMember {
 /* The whole of `text` is one JSON value. */
 Result<Json> parse_json(std::string_view text);
 
-/* One member of the object that `text` is, as JSON without white space; "null" if it is not there.  `text` has passed
- * parse_json. */
-std::string json_member_text(std::string_view text, const std::string& name);
+/* The value as JSON without white space. */
+std::string json_text(const Json& json);
 
 /* Reads the members of one object.  The first thing that is wrong is kept in the shared status, with the path to it
  * ("keyslots.3.area.offset"); after that every read gives an empty value, so that a decoder can read all its fields
@@ -60,6 +61,7 @@ class JsonFields {
   uint32_t integer(std::string_view name) const;                 /* 0 … 2^32 - 1 */
   std::vector<std::string> strings(std::string_view name) const; /* an array of strings */
   JsonFields object(std::string_view name) const;
+  std::string text(std::string_view name) const; /* anything, as JSON */
   /* The members of an object whose names are numbers below `limit`, in the order of the text. */
   std::vector<std::pair<uint32_t, JsonFields>> numbered(std::string_view name, uint32_t limit) const;
 

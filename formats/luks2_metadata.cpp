@@ -162,6 +162,7 @@ void decode(const JsonFields& root, Luks2Metadata& metadata) {
   for (const auto& [number, fields] : root.numbered("digests", luks2_objects_max)) {
     metadata.digests.push_back(decode_digest(number, fields, metadata));
   }
+  metadata.tokens = root.text("tokens");
   for (const auto& [number, fields] : root.numbered("tokens", luks2_objects_max)) {
     fields.string("type");
     decode_references(fields, "keyslots", metadata.keyslots);
@@ -266,7 +267,6 @@ Result<Luks2Metadata> parse_luks2_metadata(std::string_view json, uint64_t hdr_s
   if (!root) return tl::unexpected(root.error());
   Luks2Metadata metadata;
   metadata.hdr_size = hdr_size;
-  metadata.tokens = json_member_text(json, "tokens");
   Status status = ok();
   decode(JsonFields(*root, "", status), metadata);
   if (!status) return propagate(status);

@@ -46,6 +46,16 @@ TEST(Json, NumbersThatAreNoSmallIntegersAreNotIntegers) {
   }
 }
 
+TEST(Json, IsWrittenAsItWasRead) {
+  for (const char* text : {"{}", "[]", "null", "true", "-5", "1e3", "-0.50", "18446744073709551616",
+                           R"({"b":{"a":[1,[],{}]}})", R"(["","\u0001\u001f\"\\/äß"])"}) {
+    const auto json = parse_json(text);
+    ASSERT_TRUE(json) << text;
+    EXPECT_EQ(json_text(*json), text);
+  }
+  EXPECT_EQ(json_text(*parse_json(" { \"\\u0061\" : [ 1 , \"\\n\" ] } ")), R"({"a":[1,"\u000a"]})");
+}
+
 TEST(Json, RefusesWhatIsNotJson) {
   for (const char* text :
        {"",    " ",     "{",     "}",   "{\"a\"}",  "{\"a\":}",          "{\"a\":1,}", "[1,]",   "[1 2]",
