@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <latch>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -30,17 +31,58 @@ namespace qluks {
 
 namespace {
 
+/* What the derivation on this thread works in; null: nothing, or given back. */
+struct Arena {
+  void* memory = nullptr;
+  size_t bytes = 0;
+};
+thread_local Arena arena;
+
 extern "C" int allocate_arena(uint8_t** memory, size_t bytes) {
-  void* arena = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (arena == MAP_FAILED) return ARGON2_MEMORY_ALLOCATION_ERROR;
+  void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return ARGON2_MEMORY_ALLOCATION_ERROR;
   /* Both are advice: without them the result is the same. */
-  madvise(arena, bytes, MADV_HUGEPAGE);
-  madvise(arena, bytes, MADV_DONTDUMP);
-  *memory = static_cast<uint8_t*>(arena);
+  madvise(mapped, bytes, MADV_HUGEPAGE);
+  madvise(mapped, bytes, MADV_DONTDUMP);
+  arena = {mapped, bytes};
+  *memory = static_cast<uint8_t*>(mapped);
   return ARGON2_OK;
 }
 
-extern "C" void free_arena(uint8_t* memory, size_t bytes) { munmap(memory, bytes); }
+extern "C" void free_arena(uint8_t* memory, size_t bytes) {
+  munmap(memory, bytes);
+  arena = {};
+}
+
+/* libargon2 forgets the arena when it fails later than that.  If it was for a thread that it could not start, others
+ * may still be writing. */
+void free_forgotten_arena(int code) noexcept {
+  if (arena.memory != nullptr && code != ARGON2_THREAD_FAIL) munmap(arena.memory, arena.bytes);
+  arena = {};
+}
+
+/* Does the system have that many threads for us?  When it has not, the library of before 2019 does not wait for those
+ * that it has started, and they go on with what is gone.  So it is made to start some only if there are some. */
+bool can_start_threads(uint32_t count) noexcept {
+  std::latch all_started(1);
+  std::vector<std::thread> threads;
+  bool enough = true;
+  try {
+    threads.reserve(count);
+    while (threads.size() < count) threads.emplace_back([&all_started] { all_started.wait(); });
+  } catch (...) {
+    enough = false;
+  }
+  all_started.count_down();
+  for (std::thread& thread : threads) thread.join();
+  return enough;
+}
+
+/* Threads only share out the lanes: more of them than CPUs would cost memory and give nothing. */
+uint32_t threads_for(uint32_t lanes) noexcept {
+  const uint32_t wanted = std::clamp(lanes, 1U, std::max(1U, std::thread::hardware_concurrency()));
+  return wanted == 1 || can_start_threads(wanted) ? wanted : 1;
+}
 
 /* One derivation, which may outlive whoever wanted it. */
 struct Argon2Run {
@@ -75,13 +117,14 @@ int derive(Argon2Run& run) noexcept {
   context.t_cost = run.cost.time;
   context.m_cost = run.cost.memory_kib;
   context.lanes = run.cost.lanes;
-  /* Threads only share out the lanes: more of them than CPUs would cost memory and give nothing. */
-  context.threads = std::clamp(run.cost.lanes, 1U, std::max(1U, std::thread::hardware_concurrency()));
+  context.threads = threads_for(run.cost.lanes);
   context.version = ARGON2_VERSION_13;
   context.allocate_cbk = allocate_arena;
   context.free_cbk = free_arena;
   context.flags = ARGON2_DEFAULT_FLAGS;
-  return argon2_ctx(&context, run.type == Argon2Type::i ? Argon2_i : Argon2_id);
+  const int code = argon2_ctx(&context, run.type == Argon2Type::i ? Argon2_i : Argon2_id);
+  free_forgotten_arena(code);
+  return code;
 }
 
 void derive_and_tell(const std::shared_ptr<Argon2Run>& run) noexcept {
