@@ -16,6 +16,12 @@ namespace {
 constexpr double calibration_seconds = 0.003;
 constexpr Argon2Cost argon2_calibration = {1, 8 << 10, 1};
 
+/* As little memory as four lanes can have: hardly anything but threads is measured.  There is one for each lane in each
+ * quarter of each pass. */
+constexpr Argon2Cost thread_calibration = {16, 32, 4};
+
+constexpr double threads_of(const Argon2Cost& cost) noexcept { return 4.0 * cost.time * cost.lanes; }
+
 /* More lanes than this do not make a derivation faster on any machine that we estimate for. */
 constexpr uint32_t argon2_calibrated_lanes_max = 4;
 
@@ -27,6 +33,11 @@ Result<double> measure(F&& work) {
   const auto start = std::chrono::steady_clock::now();
   if (Status s = work(); !s) return propagate(s);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+Result<double> measure_argon2(Argon2Type type, const Argon2Cost& cost) {
+  std::array<std::byte, 32> key;
+  return measure([&] { return argon2(type, any_bytes, any_bytes, cost, key); });
 }
 
 std::string rounded(double seconds) { return std::to_string(static_cast<uint64_t>(std::ceil(seconds))); }
@@ -62,17 +73,24 @@ Result<double> KdfMeter::pbkdf2_seconds(const HashAlgorithm& hash, uint32_t iter
   return second * iterations;
 }
 
+/* What filling the memory takes, and what is lost on threads if there are many for little memory. */
 Result<double> KdfMeter::argon2_seconds(const Argon2Params& params) {
   Argon2Cost cost = argon2_calibration;
   cost.lanes = std::clamp(params.cost.lanes, 1U, argon2_calibrated_lanes_max);
   double& second = argon2_second_[{params.type, cost.lanes}];
   if (second == 0) {
-    std::array<std::byte, 32> key;
-    auto taken = measure([&] { return argon2(params.type, any_bytes, any_bytes, cost, key); });
-    if (!taken) return propagate(taken);
+    auto taken = measure_argon2(params.type, cost);
+    if (!taken) return taken;
     second = *taken / cost.memory_kib;
   }
-  return second * params.cost.memory_kib * params.cost.time;
+  const double filling = second * params.cost.memory_kib * params.cost.time;
+  if (params.cost.lanes < 2) return filling;
+  if (thread_second_ == 0) {
+    auto taken = measure_argon2(params.type, thread_calibration);
+    if (!taken) return taken;
+    thread_second_ = *taken / threads_of(thread_calibration);
+  }
+  return filling + thread_second_ * threads_of(params.cost);
 }
 
 Result<double> KdfMeter::kdf_seconds(const LuksKeyslot& slot) {

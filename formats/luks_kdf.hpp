@@ -44,6 +44,7 @@ class KdfMeter {
 
   std::map<std::pair<const HashAlgorithm*, size_t>, double> pbkdf2_second_; /* of one iteration, by key size */
   std::map<std::pair<Argon2Type, uint32_t>, double> argon2_second_;         /* of a KiB in one pass, by lanes */
+  double thread_second_ = 0;                                                /* of starting and joining one */
 };
 
 } // namespace qluks
