@@ -62,6 +62,7 @@ TESTS += qcow2_test
 check_PROGRAMS += faults_test
 faults_test_SOURCES = \
 	tests/faults/storage_test.cpp \
+	tests/faults/workload.hpp \
 	tests/support/faulty_device.hpp \
 	tests/support/luks_builder.cpp \
 	tests/support/luks_builder.hpp \
@@ -74,6 +75,25 @@ faults_test_SOURCES = \
 faults_test_CPPFLAGS = $(unit_cppflags)
 faults_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)
 TESTS += faults_test
+
+# A program of its own, since it replaces the allocators of all that is in it.
+check_PROGRAMS += memory_faults_test
+memory_faults_test_SOURCES = \
+	tests/faults/memory_test.cpp \
+	tests/faults/workload.hpp \
+	tests/support/failing_memory.cpp \
+	tests/support/failing_memory.hpp \
+	tests/support/luks_builder.cpp \
+	tests/support/luks_builder.hpp \
+	tests/support/memory_device.hpp \
+	tests/support/qcow2_image.hpp \
+	tests/support/stored_image.cpp \
+	tests/support/stored_image.hpp \
+	tests/support/streams.hpp \
+	$(END)
+memory_faults_test_CPPFLAGS = $(unit_cppflags)
+memory_faults_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)
+TESTS += memory_faults_test
 endif
 
 EXTRA_DIST += \

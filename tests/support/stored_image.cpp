@@ -164,27 +164,30 @@ StoredImage extended_l2() {
   return one_file("qcow2, extended L2", writer);
 }
 
-StoredImage compressed(Qcow2Compression type) {
-  Qcow2Writer writer({.size = guest_bytes, .cluster_bits = 12});
+StoredImage compressed(Qcow2Compression type, unsigned cluster_bits) {
+  const size_t cluster_size = size_t{1} << cluster_bits;
+  Qcow2Writer writer({.size = std::max(guest_bytes, cluster_size), .cluster_bits = cluster_bits});
   const bool is_zstd = type == Qcow2Compression::zstd;
   if (is_zstd) {
     writer.image.header().compression_type = 1;
     writer.image.header().incompatible_features = 1U << qcow2_compression_bit;
   }
-  for (size_t i = 0; i + 1 < writer.clusters(); ++i) {
-    const Content plain = compressible(writer.cluster_size());
-    put(writer.guest, i * plain.size(), plain);
-    /* Every fifth by a stream that is longer than the cluster, which libdeflate leaves to zlib. */
-    const Content stream = is_zstd ? zstd_frame(plain) : deflated(compressible(plain.size() + (i % 5 == 4 ? 700 : 0)));
+  const Content plain = compressible(cluster_size);
+  for (size_t i = 0; i < writer.clusters(); ++i) {
     if (i % 7 == 6) {
       writer.write(i, plain);
       continue;
     }
+    put(writer.guest, i * cluster_size, plain);
+    /* Every fifth by a stream that is longer than the cluster, which libdeflate leaves to zlib. */
+    const Content stream = is_zstd ? zstd_frame(plain) : deflated(compressible(cluster_size + (i % 5 == 4 ? 700 : 0)));
     const uint64_t at = writer.store(stream);
     const uint64_t sectors = (stream.size() + 511) / 512 - 1;
-    writer.image.set_l2(i, Qcow2Image::compressed_flag | sectors << (62 - 4) | at);
+    writer.image.set_l2(i, Qcow2Image::compressed_flag | sectors << (70 - cluster_bits) | at);
   }
-  return one_file(std::string("qcow2, ") + (is_zstd ? "zstd" : "zlib"), writer);
+  return one_file(
+      std::string("qcow2, ") + (is_zstd ? "zstd" : "zlib") + (cluster_size > guest_bytes ? ", one large cluster" : ""),
+      writer);
 }
 
 /* Everything was discarded after the snapshot was taken. */
@@ -362,8 +365,9 @@ std::vector<StoredImage> stored_images() {
   return {plain_qcow2(3, 9),
           plain_qcow2(2, 9),
           extended_l2(),
-          compressed(Qcow2Compression::zlib),
-          compressed(Qcow2Compression::zstd),
+          compressed(Qcow2Compression::zlib, 12),
+          compressed(Qcow2Compression::zstd, 12),
+          compressed(Qcow2Compression::zlib, 19),
           snapshot(),
           backing_chain(),
           data_file(),
