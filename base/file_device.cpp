@@ -26,41 +26,47 @@ tl::unexpected<Error> system_error(const std::string& path, int err) {
 } // namespace
 
 Result<std::unique_ptr<FileDevice>> FileDevice::open(const std::string& path) {
-  const int fd = ::open(path.c_str(), open_flags);
-  if (fd < 0) return system_error(path, errno);
-  return adopt(fd, path);
+  std::unique_ptr<FileDevice> device(new FileDevice(path));
+  device->fd_ = ::open(path.c_str(), open_flags);
+  if (device->fd_ < 0) return system_error(path, errno);
+  if (Status s = device->look_at_file(); !s) return propagate(s);
+  return device;
 }
 
 Result<std::unique_ptr<FileDevice>> FileDevice::open_beneath(const std::string& dir, const std::string& name) {
-  const std::string path = dir + "/" + name;
+  std::unique_ptr<FileDevice> device(new FileDevice(dir + "/" + name));
   const int dir_fd = ::open(dir.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (dir_fd < 0) return system_error(dir, errno);
   open_how how = {};
   how.flags = open_flags;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
-  const int fd = static_cast<int>(syscall(SYS_openat2, dir_fd, name.c_str(), &how, sizeof how));
+  device->fd_ = static_cast<int>(syscall(SYS_openat2, dir_fd, name.c_str(), &how, sizeof how));
   const int err = errno;
   ::close(dir_fd);
-  if (fd < 0 && err == EXDEV) return fail(Errc::unsupported, path + ": leads out of the directory", EPERM);
-  if (fd < 0) return system_error(path, err);
-  return adopt(fd, path);
-}
-
-Result<std::unique_ptr<FileDevice>> FileDevice::adopt(int fd, const std::string& path) {
-  std::unique_ptr<FileDevice> device(new FileDevice(fd, path));
-  struct stat st {};
-  if (fstat(fd, &st) != 0) return system_error(path, errno);
-  if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-    return fail(Errc::unsupported, path + ": neither a regular file nor a block device", EINVAL);
+  if (device->fd_ < 0 && err == EXDEV) {
+    return fail(Errc::unsupported, device->path_ + ": leads out of the directory", EPERM);
   }
-  const off_t end = lseek(fd, 0, SEEK_END);
-  if (end < 0) return system_error(path, errno);
-  device->size_ = static_cast<uint64_t>(end);
-  device->identity_ = {st.st_dev, st.st_ino};
+  if (device->fd_ < 0) return system_error(device->path_, err);
+  if (Status s = device->look_at_file(); !s) return propagate(s);
   return device;
 }
 
-FileDevice::~FileDevice() { ::close(fd_); }
+Status FileDevice::look_at_file() {
+  struct stat st {};
+  if (fstat(fd_, &st) != 0) return system_error(path_, errno);
+  if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+    return fail(Errc::unsupported, path_ + ": neither a regular file nor a block device", EINVAL);
+  }
+  const off_t end = lseek(fd_, 0, SEEK_END);
+  if (end < 0) return system_error(path_, errno);
+  size_ = static_cast<uint64_t>(end);
+  identity_ = {st.st_dev, st.st_ino};
+  return ok();
+}
+
+FileDevice::~FileDevice() {
+  if (fd_ >= 0) ::close(fd_);
+}
 
 Status FileDevice::read(std::span<std::byte> dst, uint64_t offset) {
   while (!dst.empty()) {

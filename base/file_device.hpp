@@ -33,10 +33,10 @@ class FileDevice final : public BlockDevice {
   Identity identity() const noexcept { return identity_; }
 
  private:
-  FileDevice(int fd, std::string path) noexcept : fd_(fd), path_(std::move(path)) {}
-  static Result<std::unique_ptr<FileDevice>> adopt(int fd, const std::string& path);
+  explicit FileDevice(std::string path) noexcept : path_(std::move(path)) {}
+  Status look_at_file();
 
-  int fd_;
+  int fd_ = -1; /* none yet: whatever fails before the file is open leaves nothing open */
   uint64_t size_ = 0;
   Identity identity_;
   std::string path_;
