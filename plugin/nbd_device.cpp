@@ -54,7 +54,7 @@ class NbdDevice::Lease {
   ~Lease() {
     const std::lock_guard lock(device_.mutex_);
     --device_.in_use_;
-    if (handle_) device_.idle_.push_back(std::move(handle_));
+    if (succeeded_) device_.idle_.push_back(std::move(handle_)); /* there is room: connect() has reserved it */
     device_.returned_.notify_one();
   }
   Lease(const Lease&) = delete;
@@ -69,11 +69,13 @@ class NbdDevice::Lease {
     }
     return handle_.get();
   }
-  void drop() noexcept { handle_.reset(); }
+  /* The connection may be used again; else it goes with the lease. */
+  void succeeded() noexcept { succeeded_ = true; }
 
  private:
   NbdDevice& device_;
   Handle handle_;
+  bool succeeded_ = false;
 };
 
 void NbdDevice::Close::operator()(nbd_handle* handle) const noexcept { nbd_close(handle); }
@@ -96,6 +98,7 @@ Result<std::unique_ptr<NbdDevice>> NbdDevice::connect(const std::string& uri) {
   auto handle = device->open_connection();
   if (!handle) return propagate(handle);
   device->size_ = static_cast<uint64_t>(nbd_get_size(handle->get()));
+  device->idle_.reserve(connections_max);
   device->idle_.push_back(std::move(*handle));
   return device;
 }
@@ -108,14 +111,11 @@ Status NbdDevice::read(std::span<std::byte> dst, uint64_t offset) {
   if (!handle) return propagate(handle);
   while (!dst.empty()) {
     const size_t n = std::min(dst.size(), read_bytes_max);
-    if (nbd_pread(*handle, dst.data(), n, offset, 0) != 0) {
-      auto error = nbd_error(uri_);
-      lease.drop();
-      return error;
-    }
+    if (nbd_pread(*handle, dst.data(), n, offset, 0) != 0) return nbd_error(uri_);
     dst = dst.subspan(n);
     offset += n;
   }
+  lease.succeeded();
   return ok();
 }
 
