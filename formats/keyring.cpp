@@ -104,8 +104,8 @@ void Keyring::remember(const std::string& fingerprint, const Result<Key>& outcom
     remembered_.erase(oldest_first_.front());
     oldest_first_.pop_front();
   }
+  oldest_first_.push_back(fingerprint); /* first, so that without memory nothing is remembered for ever */
   remembered_.emplace(fingerprint, outcome);
-  oldest_first_.push_back(fingerprint);
 }
 
 Result<Keyring::Key> Keyring::check_volume_key(const LuksHeader& header) {

@@ -2,6 +2,8 @@
 /* nbdkit's view of the filter: registration, and callbacks of one line each. */
 #include <nbdkit-filter.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -73,9 +75,18 @@ void log_to_nbdkit(LogLevel level, const std::string& line) {
   }
 }
 
+/* For callbacks that cannot fail: nbdkit does the same when it runs out of memory at start. */
+template <class Body>
+void run_or_exit(const char* callback, Body&& body) noexcept {
+  if (guard_control(callback, std::forward<Body>(body)) != 0) exit(EXIT_FAILURE);
+}
+
 void load() {
   set_log_sink(log_to_nbdkit);
-  server = new Server;
+  run_or_exit("load", [] {
+    server = new Server;
+    return ok();
+  });
 }
 
 void unload() {
@@ -103,7 +114,7 @@ int after_fork(nbdkit_backend* /*backend*/) {
 }
 
 #ifdef HAVE_STRUCT_NBDKIT_FILTER_DUMP_PLUGIN
-void dump_plugin() {
+Status print_capabilities() {
   std::string engines;
   for (const auto name : available_engines()) engines += (engines.empty() ? "" : ",") + std::string(name);
   std::string hashes;
@@ -115,7 +126,10 @@ void dump_plugin() {
   std::printf("qluks_kdfs=pbkdf2,argon2i,argon2id\n");
   std::printf("qluks_engines=%s\n", engines.c_str());
   std::printf("qluks_engine=%s\n", std::string(chosen_engine()).c_str());
+  return ok();
 }
+
+void dump_plugin() { run_or_exit("dump_plugin", print_capabilities); }
 #endif
 
 Connection& connection(void* handle) { return *static_cast<Connection*>(handle); }

@@ -119,8 +119,8 @@ Result<Program> Program::start(const std::string& command, std::vector<std::stri
 
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+  int err = posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
+  if (err == 0) err = posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   /* No signal blocked or ignored. */
@@ -136,7 +136,7 @@ Result<Program> Program::start(const std::string& command, std::vector<std::stri
   posix_spawnattr_setflags(&attributes,
                            static_cast<short>(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | group_flag));
   pid_t pid = 0;
-  const int err = posix_spawn(&pid, "/bin/sh", &actions, &attributes, argv, envp.data());
+  if (err == 0) err = posix_spawn(&pid, "/bin/sh", &actions, &attributes, argv, envp.data());
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   if (err != 0) return command_error("/bin/sh: " + system_message(err), err);

@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <system_error>
 #include <thread>
 
 #include "base/shutdown.hpp"
@@ -28,8 +27,8 @@ bool ask_nbdkit() noexcept {
   bool ends = false;
   try {
     std::thread([&ends] { ends = nbdkit_nanosleep(0, 0) != 0; }).join();
-  } catch (const std::system_error&) {
-    /* No thread can be had now: the next check will tell. */
+  } catch (...) {
+    /* No thread can be had now, or no memory for one: the next check will tell. */
   }
   return ends;
 }
