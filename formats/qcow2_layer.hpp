@@ -10,6 +10,7 @@
 #include "formats/format.hpp"
 #include "formats/keyring.hpp"
 #include "formats/qcow2_cache.hpp"
+#include "formats/qcow2_header.hpp"
 
 namespace qluks {
 
@@ -34,7 +35,12 @@ struct Qcow2Options {
   bool read_only = false; /* nothing will be written: an image that is marked corrupt may be opened */
 };
 
-/* Read the header and tables of `container`; an encrypted one is unlocked by `keyring`. */
+/* Read the tables of `container`, whose header was read before: what the options were chosen by is what is served,
+ * also if the storage gives another header meanwhile.  An encrypted image is unlocked by `keyring`. */
+Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Qcow2Header header, Keyring& keyring,
+                                                const Qcow2Options& options);
+
+/* The same, and read the header. */
 Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Keyring& keyring, const Qcow2Options& options);
 
 } // namespace qluks

@@ -95,25 +95,30 @@ Result<bool> probe_qcow2(BlockDevice& device) {
   return load_on_disk<be32>(magic) == qcow2_magic;
 }
 
+Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Qcow2Header header, Keyring& keyring,
+                                                const Qcow2Options& options) {
+  if (Status s = check_corrupt(header, options); !s) return propagate(s);
+  if (Status s = check_files(header, options); !s) return propagate(s);
+
+  auto disk = choose_disk(container, header, options.snapshot);
+  if (!disk) return propagate(disk);
+  auto cache = options.cache != nullptr ? options.cache : std::make_shared<Qcow2Cache>(options.cache_bytes);
+  auto map = load_map(container, header, *disk, cache);
+  if (!map) return propagate(map);
+  auto crypt = unlock(container, header, keyring);
+  if (!crypt) return propagate(crypt);
+
+  CompressedClusters compressed(header, std::move(cache));
+  Qcow2Image image{std::move(header), disk->disk_size,   std::move(*map), std::move(compressed),
+                   std::move(*crypt), options.data_file, options.backing};
+  log_opened(image);
+  return std::make_unique<OpenedQcow2>(std::move(image));
+}
+
 Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Keyring& keyring, const Qcow2Options& options) {
   auto header = read_qcow2_header(container);
   if (!header) return propagate(header);
-  if (Status s = check_corrupt(*header, options); !s) return propagate(s);
-  if (Status s = check_files(*header, options); !s) return propagate(s);
-
-  auto disk = choose_disk(container, *header, options.snapshot);
-  if (!disk) return propagate(disk);
-  auto cache = options.cache != nullptr ? options.cache : std::make_shared<Qcow2Cache>(options.cache_bytes);
-  auto map = load_map(container, *header, *disk, cache);
-  if (!map) return propagate(map);
-  auto crypt = unlock(container, *header, keyring);
-  if (!crypt) return propagate(crypt);
-
-  CompressedClusters compressed(*header, std::move(cache));
-  Qcow2Image image{std::move(*header), disk->disk_size,   std::move(*map), std::move(compressed),
-                   std::move(*crypt),  options.data_file, options.backing};
-  log_opened(image);
-  return std::make_unique<OpenedQcow2>(std::move(image));
+  return open_qcow2(container, std::move(*header), keyring, options);
 }
 
 } // namespace qluks

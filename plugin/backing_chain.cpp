@@ -123,7 +123,7 @@ Result<SharedDevice> BackingChain::open_disk(File file, StoredAs stored_as, size
   /* Nothing is ever written to a backing file. */
   Qcow2Options options{.cache = cache_, .read_only = true};
   if (Status s = open_references(*header, file.dir, depth + 1, options); !s) return propagate(s);
-  auto image = open_qcow2(*file.device, config_.keyring, options);
+  auto image = open_qcow2(*file.device, std::move(*header), config_.keyring, options);
   if (!image) return propagate(image);
   return stack(std::move(file.device), std::move(*image));
 }

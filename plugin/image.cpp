@@ -76,12 +76,12 @@ class Image::Opener {
   Status open_qcow2_layer() {
     const Config& config = options_.config;
     Qcow2Options qcow2{.cache = options_.cache, .snapshot = config.snapshot, .read_only = read_only_};
+    auto header = read_qcow2_header(stack_.top());
+    if (!header) return propagate(header);
     if (config.names_files()) {
-      auto header = read_qcow2_header(stack_.top());
-      if (!header) return propagate(header);
       if (Status s = BackingChain(options_.config, options_.sources).open(*header, qcow2); !s) return s;
     }
-    auto format = open_qcow2(stack_.top(), options_.config.keyring, qcow2);
+    auto format = open_qcow2(stack_.top(), std::move(*header), options_.config.keyring, qcow2);
     if (!format) return propagate(format);
     qcow2_opened_ = true;
     qcow2_encrypted_ = (*format)->encrypted();
