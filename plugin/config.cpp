@@ -83,6 +83,7 @@ const Config::Parameter Config::parameters[] = {
     {"qluks-backing-dir", &Config::set_backing_dir},
     {"qluks-cache-size", &Config::set_cache_size},
     {"qluks-data-file", &Config::set_data_file},
+    {"qluks-discard", &Config::set_discard},
     {"qluks-engine", &Config::set_engine},
     {"qluks-header", &Config::set_header},
     {"qluks-kdf-memory", &Config::set_kdf_memory},
@@ -118,6 +119,7 @@ const char* Config::help() {
          "qluks-kdf-memory=<SIZE>       Most memory that unlocking may take (default: 2G).\n"
          "qluks-kdf-time=<SECONDS>      Most time that unlocking may take (default: 60).\n"
          "qluks-cache-size=<SIZE>       Memory for the tables of qcow2 images (default: 64M).\n"
+         "qluks-discard=true|false      Pass trim through on LUKS, once there is writing (default: false).\n"
          "qluks-engine=auto|<NAME>      Cipher kernel, for tests and benchmarks.";
 }
 
@@ -262,6 +264,12 @@ Status Config::set_layers(const char* value) {
     known += (known.empty() ? "" : " or ") + std::string(name);
   }
   return usage_error("qluks-layers=" + std::string(value) + " is not known: it is " + known);
+}
+
+/* Both values mean the same as long as nothing is written: there is no trim to pass through. */
+Status Config::set_discard(const char* value) {
+  if (nbdkit_parse_bool(value) < 0) return already_reported();
+  return ok();
 }
 
 Status Config::set_engine(const char* value) {

@@ -79,6 +79,7 @@ class Config {
   Status set_layers(const char* value);
   Status check_layers() const;
   Status fill_keyring();
+  Status set_discard(const char* value);
   Status set_engine(const char* value);
 
   KdfLimits kdf_limits_;

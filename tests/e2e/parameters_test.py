@@ -29,6 +29,7 @@ class Refused(qluks.TestCase):
                             "qluks-passphrase=x", "qluks-key-file-size=1")
         self.assert_refused("qluks-header is given, but qluks-layers has no luks layer that it could be for",
                             f"qluks-header={self.write('h', b'x')}", "qluks-layers=qcow2")
+        self.assert_refused("could not decipher boolean (maybe)", "qluks-discard=maybe")
         self.assertRegex(self.refusal("memory", "1M", "qluks-engine=fast")[0],
                          r"^qluks-engine: .*fast.*\bnettle\b")
 
@@ -61,6 +62,15 @@ class Refused(qluks.TestCase):
         with open(header, "r+b") as f:
             f.truncate(20000)
         self.assertTrue(self.refusal("file", payload, f"qluks-header={header}", PASS))
+
+
+class Discard(qluks.TestCase):
+    def test_takes_both_values_and_serves_read_only(self):
+        image = self.luks2("image.luks", CONTENT)
+        for value in ("true", "false"):
+            with self.server("file", image, PASS, f"qluks-discard={value}").connect() as h:
+                self.assertFalse(h.can_trim())
+                self.assertEqual(h.pread(512, 0), CONTENT[:512])
 
 
 class Secrets(qluks.TestCase):
@@ -188,7 +198,7 @@ class Probes(qluks.TestCase):
         text = self.probe("--help")
         for name in ("passphrase", "key-file", "key-file-offset", "key-file-size", "key-slot", "header", "layers",
                      "cache-size", "engine", "kdf-memory", "kdf-time", "backing", "backing-dir", "data-file",
-                     "snapshot", "key-command", "volume-key-file"):
+                     "snapshot", "key-command", "volume-key-file", "discard"):
             self.assertRegex(text, rf"(?m)^qluks-{name}=")
 
     def test_version_and_dump_plugin(self):
