@@ -103,14 +103,12 @@ std::string modes_of(BlockCipher cipher) {
   return list + " with this cipher";
 }
 
-/* Parts that are known but do not go together.  CTR has no blocks in the kernel's eyes, and XTS no single key, so that
- * dm-crypt and cryptsetup would each make something else of the IVs that need them. */
+/* Parts that are known but do not go together. */
 Status check_combination(std::string_view text, const CipherSpec& spec) {
   if (spec.mode == CipherMode::adiantum && spec.iv != IvKind::plain && spec.iv != IvKind::plain64) {
     return refuse(text, "iv", name_of(ivs, spec.iv), "plain and plain64 with adiantum");
   }
-  if (spec.iv == IvKind::eboiv && spec.mode != CipherMode::cbc) return refuse(text, "iv", "eboiv", "with cbc");
-  if (spec.iv == IvKind::benbi && spec.mode == CipherMode::ctr) return refuse(text, "iv", "benbi", "with cbc and xts");
+  if (spec.iv == IvKind::eboiv && spec.mode == CipherMode::ctr) return refuse(text, "iv", "eboiv", "with cbc and xts");
   return ok();
 }
 
@@ -132,7 +130,8 @@ std::string CipherSpec::name() const {
 
 bool CipherSpec::accepts_key_bytes(size_t bytes) const noexcept {
   if (mode != CipherMode::xts) return is_key_bytes_of(cipher, bytes);
-  return bytes % 2 == 0 && is_key_bytes_of(cipher, bytes / 2);
+  const bool must_be_one = use == CipherUse::key_slot && iv == IvKind::eboiv;
+  return bytes % 2 == 0 && is_key_bytes_of(cipher, bytes / 2) && (!must_be_one || is_key_bytes_of(cipher, bytes));
 }
 
 Result<CipherSpec> parse_cipher_spec(std::string_view text) {
@@ -148,10 +147,10 @@ Result<CipherSpec> parse_cipher_spec(std::string_view text) {
   const CipherMode* mode = find_named(modes, mode_name);
   if (mode == nullptr) return refuse(text, "mode", mode_name, "xts, cbc, ecb, ctr and adiantum");
   if (!goes_with(*cipher, *mode)) return refuse(text, "mode", mode_name, modes_of(*cipher));
-  if (bare_ecb) return CipherSpec{*cipher, *mode, IvKind::none, nullptr};
+  CipherSpec spec{.cipher = *cipher, .mode = *mode, .iv = IvKind::none};
+  if (bare_ecb) return spec;
   if (*mode == CipherMode::ecb) return refuse(text, "iv", rest, "none with ecb");
 
-  CipherSpec spec{*cipher, *mode, IvKind::none, nullptr};
   if (Status s = parse_iv(text, rest, spec); !s) return propagate(s);
   if (Status s = check_combination(text, spec); !s) return propagate(s);
   return spec;

@@ -25,16 +25,27 @@ constexpr bool is_key_bytes_of(BlockCipher cipher, size_t bytes) noexcept {
   return bytes == 16 || (cipher != BlockCipher::cast5 && (bytes == 24 || bytes == 32));
 }
 
+/* Payloads are encrypted by dm-crypt, key slots by cryptsetup itself.  The two take "ctr-benbi" and "xts-eboiv"
+ * differently, as dm-crypt sees a mode where cryptsetup sees a block cipher:
+ *
+ *                payload                                          key slot
+ *      ctr-benbi counts bytes, since the blocks of CTR are bytes  counts blocks
+ *      xts-eboiv encrypts by XTS, with each half of the key       encrypts a block with the whole key
+ */
+enum class CipherUse : uint8_t { payload, key_slot };
+
 struct CipherSpec {
   BlockCipher cipher = BlockCipher::aes;
   CipherMode mode = CipherMode::xts;
   IvKind iv = IvKind::plain64;
   const HashAlgorithm* essiv_hash = nullptr; /* only with IvKind::essiv */
+  CipherUse use = CipherUse::payload;
 
   /* The name in full. */
   std::string name() const;
 
-  /* Is a key of that many bytes legal?  An XTS key is two keys of the cipher. */
+  /* Is a key of that many bytes legal?  An XTS key is two keys of the cipher.  For a key slot under xts-eboiv it has
+   * to be one as well. */
   bool accepts_key_bytes(size_t bytes) const noexcept;
 };
 

@@ -3,7 +3,7 @@
  *
  *      count    number = sector · factor + addend     benbi counts blocks from 1, eboiv bytes, the others sectors
  *      lay out  LE64(number) at the start of the block, or BE64(number) at its end
- *      encrypt  with each of the IV keys in turn: ESSIV's, then XTS's tweak key
+ *      encrypt  with each of the IV keys in turn: those of ESSIV or EBOIV, then XTS's tweak key
  *
  * CTR takes the IV as its first counter block; ECB takes none.
  */
@@ -36,6 +36,8 @@ struct IvRule {
 };
 
 IvRule iv_rule(const CipherSpec& spec, size_t sector_size) noexcept {
+  /* A block of CTR is a byte to dm-crypt. */
+  const bool bytewise = spec.mode == CipherMode::ctr && spec.use == CipherUse::payload;
   switch (spec.iv) {
     case IvKind::none:
     case IvKind::null:
@@ -45,7 +47,7 @@ IvRule iv_rule(const CipherSpec& spec, size_t sector_size) noexcept {
     case IvKind::plain64be:
       return {.big_endian = true};
     case IvKind::benbi:
-      return {.factor = 512 / block_bytes_of(spec.cipher), .addend = 1, .big_endian = true};
+      return {.factor = bytewise ? 512 : 512 / block_bytes_of(spec.cipher), .addend = 1, .big_endian = true};
     case IvKind::eboiv:
       return {.factor = sector_size}; /* of a number in units of 512 bytes: as dm-crypt has it */
     default:
@@ -53,10 +55,22 @@ IvRule iv_rule(const CipherSpec& spec, size_t sector_size) noexcept {
   }
 }
 
+struct IvKey {
+  BlockKey key;
+  bool combine = false; /* what is encrypted with the result, by exclusive or */
+
+  void apply(uint8_t* block) const noexcept {
+    uint8_t before[block_bytes];
+    std::copy_n(block, key.block_bytes(), before);
+    key.encrypt_block(block);
+    for (size_t i = 0; combine && i < key.block_bytes(); ++i) block[i] ^= before[i];
+  }
+};
+
 struct ModeKeys {
   BlockKey data;
   IvRule rule;
-  std::vector<BlockKey> iv;
+  std::vector<IvKey> iv;
 
   void make_iv(uint64_t sector, uint8_t* block) const noexcept {
     const uint64_t number = (sector * rule.factor + rule.addend) & rule.mask;
@@ -64,7 +78,7 @@ struct ModeKeys {
     be64 laid_out = rule.big_endian ? number : __builtin_bswap64(number);
     std::memset(block, 0, block_size);
     std::memcpy(rule.big_endian ? block + block_size - sizeof laid_out : block, &laid_out, sizeof laid_out);
-    for (const BlockKey& key : iv) key.encrypt_block(block);
+    for (const IvKey& key : iv) key.apply(block);
   }
 };
 
@@ -163,11 +177,22 @@ class ModeCipher final : public SectorCipher {
   size_t sector_size_;
 };
 
-std::vector<BlockKey> make_iv_keys(const CipherSpec& spec, Bytes key) {
-  std::vector<BlockKey> keys;
-  if (spec.iv == IvKind::essiv) keys.emplace_back(spec.cipher, hash_of(*spec.essiv_hash, key).span());
-  if (spec.iv == IvKind::eboiv) keys.emplace_back(spec.cipher, key);
-  if (spec.mode == CipherMode::xts) keys.emplace_back(spec.cipher, key.subspan(key.size() / 2));
+/* dm-crypt has a block of zeroes encrypted by the cipher in its mode, with the number as the IV.  By XTS that block
+ * comes out as the tweak encrypted and combined with the tweak. */
+void add_eboiv_keys(const CipherSpec& spec, Bytes key, std::vector<IvKey>& keys) {
+  if (spec.mode != CipherMode::xts || spec.use == CipherUse::key_slot) {
+    keys.push_back({BlockKey(spec.cipher, key)});
+    return;
+  }
+  keys.push_back({BlockKey(spec.cipher, key.subspan(key.size() / 2))});
+  keys.push_back({.key = BlockKey(spec.cipher, key.first(key.size() / 2)), .combine = true});
+}
+
+std::vector<IvKey> make_iv_keys(const CipherSpec& spec, Bytes key) {
+  std::vector<IvKey> keys;
+  if (spec.iv == IvKind::essiv) keys.push_back({BlockKey(spec.cipher, hash_of(*spec.essiv_hash, key).span())});
+  if (spec.iv == IvKind::eboiv) add_eboiv_keys(spec, key, keys);
+  if (spec.mode == CipherMode::xts) keys.push_back({BlockKey(spec.cipher, key.subspan(key.size() / 2))});
   return keys;
 }
 

@@ -132,6 +132,7 @@ LuksKeyslot decode_keyslot(const LuksHeader& header, const Luks1KeyslotOnDisk& s
   decoded.salt.assign(slot.salt.begin(), slot.salt.end());
   decoded.af_hash = hash;
   decoded.area_cipher = header.cipher;
+  decoded.area_cipher.use = CipherUse::key_slot;
   decoded.area_key_bytes = header.key_bytes;
   decoded.area_offset = uint64_t{slot.key_material_offset} * sector_bytes;
   return decoded;

@@ -102,7 +102,7 @@ class Luks2(qluks.TestCase):
 
     def test_ciphers_of_key_slots(self):
         for cipher, bits in (("aes-cbc-benbi", 128), ("aes-cbc-eboiv", 256), ("aes-ecb", 256), ("aes-ctr-plain64", 192),
-                             ("camellia-cbc-essiv:sha256", 256)):
+                             ("camellia-cbc-essiv:sha256", 256), ("aes-xts-eboiv", 256), ("aes-ctr-benbi", 128)):
             with self.subTest(cipher=cipher, bits=bits):
                 image = self.luks2("image.luks", CONTENT, "--keyslot-cipher", cipher, "--keyslot-key-size", bits)
                 self.assert_serves(CONTENT, "file", image, PASS)

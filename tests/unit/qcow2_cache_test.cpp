@@ -51,7 +51,8 @@ TEST(Qcow2Cache, OwnersDoNotMeet) {
 TEST(Qcow2Cache, LeastRecentlyUsedGoesFirst) {
   Qcow2Cache cache(3 * 5000); /* three slots and what they cost beside */
   Source source;
-  for (const uint64_t at : {1U, 2U, 3U, 1U, 4U}) EXPECT_TRUE(holds(cache.get(key(at), slot_bytes, source.fill(at)), at));
+  for (const uint64_t at : {1U, 2U, 3U, 1U, 4U})
+    EXPECT_TRUE(holds(cache.get(key(at), slot_bytes, source.fill(at)), at));
   EXPECT_EQ(source.fills, 4);
   for (const uint64_t at : {1U, 3U, 4U}) EXPECT_TRUE(holds(cache.get(key(at), slot_bytes, source.fill(at)), at));
   EXPECT_EQ(source.fills, 4);

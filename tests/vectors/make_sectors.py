@@ -83,14 +83,19 @@ def iv_maker(cipher, mode, kind, key, sector_size):
     if name == "essiv":
         essiv = ecb(hashlib.new(hash.replace("-", "_"), key).digest())
         return lambda n: essiv(n.to_bytes(size, "little"))
+    if name == "benbi":
+        # dm-crypt counts blocks of the mode, and CTR has blocks of one byte.
+        block = 1 if mode == "ctr" else size
+        return lambda n: ((n * (512 // block) + 1) % 2**64).to_bytes(size, "big")
+    if name == "eboiv":
+        # dm-crypt encrypts a block of zeroes by the mode.
+        return lambda n: MODES[mode](cipher, key, (n * sector_size % 2**64).to_bytes(size, "little"), bytes(size))
     return {
         "none": lambda n: None,
         "plain": lambda n: (n % 2**32).to_bytes(size, "little"),
         "plain64": lambda n: n.to_bytes(size, "little"),
         "plain64be": lambda n: n.to_bytes(size, "big"),
         "null": lambda n: bytes(size),
-        "benbi": lambda n: ((n * (512 // size) + 1) % 2**64).to_bytes(size, "big"),
-        "eboiv": lambda n: ecb(key)((n * sector_size % 2**64).to_bytes(size, "little")),
     }[name]
 
 
@@ -205,7 +210,8 @@ def print_sectors():
 def kinds_of(cipher, mode):
     essiv = "essiv:md5" if cipher == "cast5" else "essiv:sha256"
     plain = ["plain", "plain64", "plain64be", "null", essiv]
-    return {"xts": plain + ["benbi"], "cbc": plain + ["benbi", "eboiv"], "ctr": plain, "ecb": ["none"]}[mode]
+    blocks = plain + ["benbi", "eboiv"]
+    return {"xts": blocks, "cbc": blocks, "ctr": plain + ["benbi"], "ecb": ["none"]}[mode]
 
 
 def print_modes():
