@@ -5,6 +5,7 @@ libbase_la_SOURCES = \
 	base/aligned.hpp \
 	base/block_device.hpp \
 	base/checked.hpp \
+	base/file_descriptor.hpp \
 	base/file_device.cpp \
 	base/file_device.hpp \
 	base/log.cpp \

@@ -26,51 +26,42 @@ tl::unexpected<Error> system_error(const std::string& path, int err) {
 } // namespace
 
 Result<std::unique_ptr<FileDevice>> FileDevice::open(const std::string& path) {
-  std::unique_ptr<FileDevice> device(new FileDevice(path));
-  device->fd_ = ::open(path.c_str(), open_flags);
-  if (device->fd_ < 0) return system_error(path, errno);
-  if (Status s = device->look_at_file(); !s) return propagate(s);
-  return device;
+  FileDescriptor fd(::open(path.c_str(), open_flags));
+  if (!fd) return system_error(path, errno);
+  return adopt(std::move(fd), path);
 }
 
 Result<std::unique_ptr<FileDevice>> FileDevice::open_beneath(const std::string& dir, const std::string& name) {
-  std::unique_ptr<FileDevice> device(new FileDevice(dir + "/" + name));
-  const int dir_fd = ::open(dir.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (dir_fd < 0) return system_error(dir, errno);
+  const std::string path = dir + "/" + name;
+  const FileDescriptor dir_fd(::open(dir.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!dir_fd) return system_error(dir, errno);
   open_how how = {};
   how.flags = open_flags;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
-  device->fd_ = static_cast<int>(syscall(SYS_openat2, dir_fd, name.c_str(), &how, sizeof how));
-  const int err = errno;
-  ::close(dir_fd);
-  if (device->fd_ < 0 && err == EXDEV) {
-    return fail(Errc::unsupported, device->path_ + ": leads out of the directory", EPERM);
-  }
-  if (device->fd_ < 0) return system_error(device->path_, err);
-  if (Status s = device->look_at_file(); !s) return propagate(s);
-  return device;
+  FileDescriptor fd(static_cast<int>(syscall(SYS_openat2, dir_fd.get(), name.c_str(), &how, sizeof how)));
+  if (!fd && errno == EXDEV) return fail(Errc::unsupported, path + ": leads out of the directory", EPERM);
+  if (!fd) return system_error(path, errno);
+  return adopt(std::move(fd), path);
 }
 
-Status FileDevice::look_at_file() {
+Result<std::unique_ptr<FileDevice>> FileDevice::adopt(FileDescriptor file, const std::string& path) {
+  std::unique_ptr<FileDevice> device(new FileDevice(std::move(file), path));
+  const int fd = device->file_.get();
   struct stat st {};
-  if (fstat(fd_, &st) != 0) return system_error(path_, errno);
+  if (fstat(fd, &st) != 0) return system_error(path, errno);
   if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-    return fail(Errc::unsupported, path_ + ": neither a regular file nor a block device", EINVAL);
+    return fail(Errc::unsupported, path + ": neither a regular file nor a block device", EINVAL);
   }
-  const off_t end = lseek(fd_, 0, SEEK_END);
-  if (end < 0) return system_error(path_, errno);
-  size_ = static_cast<uint64_t>(end);
-  identity_ = {st.st_dev, st.st_ino};
-  return ok();
-}
-
-FileDevice::~FileDevice() {
-  if (fd_ >= 0) ::close(fd_);
+  const off_t end = lseek(fd, 0, SEEK_END);
+  if (end < 0) return system_error(path, errno);
+  device->size_ = static_cast<uint64_t>(end);
+  device->identity_ = {st.st_dev, st.st_ino};
+  return device;
 }
 
 Status FileDevice::read(std::span<std::byte> dst, uint64_t offset) {
   while (!dst.empty()) {
-    const ssize_t n = pread(fd_, dst.data(), dst.size(), static_cast<off_t>(offset));
+    const ssize_t n = pread(file_.get(), dst.data(), dst.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return system_error(path_, errno);
     if (n == 0) return fail(Errc::io, path_ + ": the file was cut short while in use", EIO);
@@ -82,13 +73,13 @@ Status FileDevice::read(std::span<std::byte> dst, uint64_t offset) {
 
 Result<Extent> FileDevice::extent(uint64_t offset, uint64_t max) {
   const off_t start = static_cast<off_t>(offset);
-  const off_t data = lseek(fd_, start, SEEK_DATA);
+  const off_t data = lseek(file_.get(), start, SEEK_DATA);
   if (data < 0 && errno == ENXIO) return Extent{.length = max, .hole = true, .zero = true};
   if (data > start) {
     return Extent{.length = std::min(max, static_cast<uint64_t>(data - start)), .hole = true, .zero = true};
   }
   /* Data, or a file system or device that cannot tell. */
-  const off_t hole = data < 0 ? -1 : lseek(fd_, start, SEEK_HOLE);
+  const off_t hole = data < 0 ? -1 : lseek(file_.get(), start, SEEK_HOLE);
   return Extent{.length = hole > start ? std::min(max, static_cast<uint64_t>(hole - start)) : max};
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/block_device.hpp"
+#include "base/file_descriptor.hpp"
 
 namespace qluks {
 
@@ -21,8 +22,6 @@ class FileDevice final : public BlockDevice {
    * neither by ".." nor through a symbolic link, whoever changes the directory meanwhile. */
   static Result<std::unique_ptr<FileDevice>> open_beneath(const std::string& dir, const std::string& name);
 
-  ~FileDevice() override;
-
   uint64_t size() const noexcept override { return size_; }
   Limits limits() const noexcept override { return {}; }
   Status read(std::span<std::byte> dst, uint64_t offset) override;
@@ -33,10 +32,10 @@ class FileDevice final : public BlockDevice {
   Identity identity() const noexcept { return identity_; }
 
  private:
-  explicit FileDevice(std::string path) noexcept : path_(std::move(path)) {}
-  Status look_at_file();
+  FileDevice(FileDescriptor file, std::string path) noexcept : file_(std::move(file)), path_(std::move(path)) {}
+  static Result<std::unique_ptr<FileDevice>> adopt(FileDescriptor file, const std::string& path);
 
-  int fd_ = -1; /* none yet: whatever fails before the file is open leaves nothing open */
+  FileDescriptor file_;
   uint64_t size_ = 0;
   Identity identity_;
   std::string path_;

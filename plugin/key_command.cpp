@@ -12,9 +12,9 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <utility>
 #include <vector>
 
+#include "base/file_descriptor.hpp"
 #include "base/shutdown.hpp"
 #include "base/system_message.hpp"
 #include "plugin/key_file.hpp"
@@ -28,25 +28,6 @@ namespace {
 tl::unexpected<Error> command_error(const std::string& what, int err = EIO) {
   return fail(Errc::io, "qluks-key-command: " + what, err);
 }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) noexcept : fd_(fd) {}
-  ~Descriptor() { close(); }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    close();
-    fd_ = std::exchange(other.fd_, -1);
-    return *this;
-  }
-  int get() const noexcept { return fd_; }
-  void close() noexcept {
-    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-  }
-
- private:
-  int fd_;
-};
 
 const char* layer_name(HeaderPlace place) {
   switch (place) {
@@ -71,9 +52,9 @@ std::vector<std::string> environment(const LuksHeader& header) {
 }
 
 /* A file in memory as standard input: no pipe that could fill up or break. */
-Result<Descriptor> input_file(const std::string& text) {
-  Descriptor file(memfd_create("qluks-tokens", MFD_CLOEXEC));
-  if (file.get() < 0 || pwrite(file.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
+Result<FileDescriptor> input_file(const std::string& text) {
+  FileDescriptor file(memfd_create("qluks-tokens", MFD_CLOEXEC));
+  if (!file || pwrite(file.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
     return command_error(system_message(errno), errno);
   }
   return file;
@@ -82,7 +63,7 @@ Result<Descriptor> input_file(const std::string& text) {
 /* Does the terminal, if there is one, take its input for us?  Then a program must stay in our process group to be able
  * to ask for a passphrase there. */
 bool owns_terminal() {
-  const Descriptor terminal(open("/dev/tty", O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  const FileDescriptor terminal(open("/dev/tty", O_RDONLY | O_CLOEXEC | O_NOCTTY));
   return terminal.get() >= 0 && tcgetpgrp(terminal.get()) == getpgrp();
 }
 
@@ -194,8 +175,8 @@ Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeade
   if (!input) return propagate(input);
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return command_error(system_message(errno), errno);
-  Descriptor reader(ends[0]);
-  Descriptor writer(ends[1]);
+  FileDescriptor reader(ends[0]);
+  FileDescriptor writer(ends[1]);
   auto program = Program::start(command, environment(header), input->get(), writer.get());
   if (!program) return propagate(program);
   writer.close();

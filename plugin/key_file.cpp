@@ -8,26 +8,18 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/file_descriptor.hpp"
 #include "base/system_message.hpp"
 
 namespace qluks {
 
 namespace {
 
-class FileDescriptor {
- public:
-  explicit FileDescriptor(const std::string& path)
-      : fd_(path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)) {}
-  ~FileDescriptor() {
-    if (fd_ > STDERR_FILENO) ::close(fd_);
-  }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  int get() const noexcept { return fd_; }
-
- private:
-  int fd_;
-};
+/* Standard input stays open behind it. */
+FileDescriptor open_key_file(const std::string& path) noexcept {
+  if (path == "-") return FileDescriptor(fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+  return FileDescriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+}
 
 tl::unexpected<Error> key_file_error(const KeyFile& file, const std::string& what, int err = EINVAL) {
   return fail(Errc::io, file.parameter + " " + file.path + ": " + what, err);
@@ -83,8 +75,8 @@ Result<SecureBuffer> read_key_file(const KeyFile& file) {
     return key_file_error(file, "qluks-key-file-size " + std::to_string(*file.size) + " is above the limit of " +
                                     std::to_string(key_file_bytes_default_max));
   }
-  const FileDescriptor fd(file.path);
-  if (fd.get() < 0) return key_file_error(file, system_message(errno), errno);
+  const FileDescriptor fd = open_key_file(file.path);
+  if (!fd) return key_file_error(file, system_message(errno), errno);
   struct stat st {};
   if (fstat(fd.get(), &st) == 0 && S_ISDIR(st.st_mode)) return key_file_error(file, system_message(EISDIR), EISDIR);
   if (Status s = skip_offset(file, fd.get()); !s) return propagate(s);
