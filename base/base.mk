@@ -17,6 +17,8 @@ libbase_la_SOURCES = \
 	base/secure_buffer.hpp \
 	base/shutdown.cpp \
 	base/shutdown.hpp \
+	base/secure_memory.cpp \
+	base/secure_memory.hpp \
 	base/system_message.cpp \
 	base/system_message.hpp \
 	base/units.hpp \

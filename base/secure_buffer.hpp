@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Memory for passphrases, derived keys, volume keys and key schedules.
+/* Bytes of passphrases, derived keys, volume keys and key schedules.
  *
- *      | guard page | data pages: locked (best effort), not dumped | guard page |
- *
- * The bytes are wiped when the buffer goes, on error paths too, and leave no copy behind when it is moved.  mlock
- * limits are small (8 MiB, often 64 KiB), so a buffer that cannot be locked is used all the same and a warning is
- * logged once; Argon2's arena does not belong here.
+ * They are in locked memory that is left out of core dumps (secure_memory.hpp), are wiped when the buffer goes, on
+ * error paths too, and leave no copy behind when it is moved.  Argon2's arena is too large to belong here.
  */
 #ifndef QLUKS_BASE_SECURE_BUFFER_HPP
 #define QLUKS_BASE_SECURE_BUFFER_HPP
@@ -19,7 +16,7 @@ namespace qluks {
 class SecureBuffer {
  public:
   SecureBuffer() = default;
-  /* `size` zero bytes, aligned to a page.  Throws std::bad_alloc. */
+  /* `size` zero bytes, aligned to a cache line.  Throws std::bad_alloc. */
   explicit SecureBuffer(size_t size);
   /* A private copy of `bytes`; the caller wipes its own. */
   static SecureBuffer copy_of(std::span<const std::byte> bytes);
@@ -45,7 +42,6 @@ class SecureBuffer {
 
   std::byte* data_ = nullptr;
   size_t size_ = 0;
-  size_t mapped_ = 0; /* bytes of the data pages */
 };
 
 /* Overwrite in a way that the compiler does not remove. */

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/log.hpp"
+#include "base/secure_memory.hpp"
 #include "config.h"
 #include "crypto/cipher_spec.hpp"
 #include "crypto/engine.hpp"
@@ -108,9 +109,13 @@ int get_ready(int /*thread_model*/) {
   return guard_control("get_ready", [] { return server->get_ready(); });
 }
 
-int after_fork(nbdkit_backend* /*backend*/) {
-  install_shutdown_check();
-  return 0;
+/* In the process that will serve. */
+int after_fork(nbdkit_backend* /*nxdata*/) {
+  return guard_control("after_fork", [] {
+    install_shutdown_check();
+    keep_secure_memory_here();
+    return ok();
+  });
 }
 
 #ifdef HAVE_STRUCT_NBDKIT_FILTER_DUMP_PLUGIN

@@ -7,6 +7,7 @@ base_test_SOURCES = \
 	tests/support/memory_device.hpp \
 	tests/unit/aligned_test.cpp \
 	tests/unit/base_test.cpp \
+	tests/unit/secure_buffer_test.cpp \
 	$(END)
 base_test_CPPFLAGS = $(unit_cppflags)
 base_test_LDADD = libbase.la $(GTEST_LIBS)

@@ -13,7 +13,6 @@
 #include "base/file_device.hpp"
 #include "base/memory_budget.hpp"
 #include "base/page_buffer.hpp"
-#include "base/secure_buffer.hpp"
 #include "base/window.hpp"
 #include "base/wire.hpp"
 #include "tests/support/memory_device.hpp"
@@ -47,38 +46,6 @@ TEST(Wire, FieldsAreBigEndian) {
   std::memcpy(bytes.data(), &field, 4);
   EXPECT_EQ(bytes, (std::array<uint8_t, 4>{1, 2, 3, 4}));
   EXPECT_EQ(static_cast<uint32_t>(field), 0x01020304U);
-}
-
-TEST(SecureBuffer, MovingLeavesTheSourceEmpty) {
-  SecureBuffer a(100);
-  EXPECT_EQ(reinterpret_cast<uintptr_t>(a.data()) % 4096, 0U);
-  a.data()[99] = std::byte{7};
-  SecureBuffer b = std::move(a);
-  EXPECT_TRUE(a.empty()); // NOLINT(bugprone-use-after-move): that is what is tested
-  EXPECT_EQ(b.data()[99], std::byte{7});
-}
-
-TEST(SecureBuffer, ShrinkingWipesWhatIsCutOff) {
-  SecureBuffer a(16);
-  a.data()[8] = std::byte{7};
-  std::byte* cut_off = a.data() + 8;
-  a.shrink(8);
-  EXPECT_EQ(a.size(), 8U);
-  EXPECT_EQ(*cut_off, std::byte{0});
-}
-
-TEST(SecureBuffer, WritingPastThePagesIsCaught) {
-  SecureBuffer a(4096);
-  EXPECT_DEATH(*const_cast<volatile std::byte*>(a.data() + 4096) = std::byte{1}, "");
-}
-
-TEST(SecureBuffer, ComparisonSeesEveryByte) {
-  SecureBuffer a(3);
-  SecureBuffer b(3);
-  EXPECT_TRUE(equal_constant_time(a.span(), b.span()));
-  b.data()[2] = std::byte{1};
-  EXPECT_FALSE(equal_constant_time(a.span(), b.span()));
-  EXPECT_FALSE(equal_constant_time(a.span(), b.span().first(2)));
 }
 
 TEST(Window, ReadsPastTheEndOfTheDeviceAreZero) {
