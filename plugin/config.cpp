@@ -6,13 +6,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <numeric>
 
 #include "crypto/engine.hpp"
 #include "plugin/key_command.hpp"
 #include "plugin/nbd_device.hpp"
+#include "plugin/passphrase.hpp"
 
 namespace qluks {
 
@@ -133,12 +133,9 @@ Status Config::set(std::string_view key, const char* value) {
 }
 
 Status Config::set_passphrase(const char* value) {
-  char* passphrase = nullptr;
-  if (nbdkit_read_password(value, &passphrase) != 0) return already_reported();
-  const std::unique_ptr<char, Free> owner(passphrase);
-  const std::span<std::byte> bytes(reinterpret_cast<std::byte*>(passphrase), std::strlen(passphrase));
-  secrets_.emplace_back(SecureBuffer::copy_of(bytes));
-  wipe(bytes);
+  auto passphrase = read_passphrase(value);
+  if (!passphrase) return propagate(passphrase);
+  secrets_.emplace_back(std::move(*passphrase));
   return ok();
 }
 

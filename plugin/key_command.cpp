@@ -180,8 +180,8 @@ Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeade
   auto program = Program::start(command, environment(header), input->get(), writer.get());
   if (!program) return propagate(program);
   writer.close();
-  auto secret =
-      read_secret(reader.get(), key_file_bytes_default_max + 1, [&] { return wait_for_output(reader.get()); });
+  auto secret = read_secret(reader.get(), key_file_bytes_default_max + 1, SecretEnd::file,
+                            [&] { return wait_for_output(reader.get()); });
   if (!secret && secret.error().code == Errc::shutting_down) return propagate(secret, "qluks-key-command");
   const bool too_long = secret && secret->size() > key_file_bytes_default_max;
   /* Nobody reads on: a program that still writes gets SIGPIPE, and the wait below has an end. */

@@ -25,8 +25,9 @@ tl::unexpected<Error> key_file_error(const KeyFile& file, const std::string& wha
   return fail(Errc::io, file.parameter + " " + file.path + ": " + what, err);
 }
 
-/* Fill `dst` as far as the file goes; the number of bytes read. */
-Result<size_t> read_up_to(int fd, std::span<std::byte> dst, const std::function<Status()>& before_read = ok) {
+/* Fill `dst` as far as the secret goes, and perhaps somewhat further; the number of bytes read.  Who waits for a line
+ * from a terminal or a pipe does not wait for more. */
+Result<size_t> read_up_to(int fd, std::span<std::byte> dst, SecretEnd end, const std::function<Status()>& before_read) {
   size_t done = 0;
   while (done < dst.size()) {
     if (Status s = before_read(); !s) return propagate(s);
@@ -34,7 +35,9 @@ Result<size_t> read_up_to(int fd, std::span<std::byte> dst, const std::function<
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return fail(Errc::io, "", errno);
     if (n == 0) break;
+    const std::byte* got = dst.data() + done;
     done += static_cast<size_t>(n);
+    if (end == SecretEnd::newline && std::find(got, got + n, std::byte{'\n'}) != got + n) break;
   }
   return done;
 }
@@ -44,7 +47,7 @@ Status skip_offset(const KeyFile& file, int fd) {
   SecureBuffer scratch(4096);
   for (uint64_t left = file.offset; left > 0;) {
     const auto part = scratch.span().first(static_cast<size_t>(std::min<uint64_t>(left, scratch.size())));
-    const auto n = read_up_to(fd, part);
+    const auto n = read_up_to(fd, part, SecretEnd::file);
     if (!n) return key_file_error(file, system_message(n.error().sys), n.error().sys);
     if (*n < part.size()) {
       return key_file_error(file, "qluks-key-file-offset " + std::to_string(file.offset) + " is past its end");
@@ -57,16 +60,19 @@ Status skip_offset(const KeyFile& file, int fd) {
 } // namespace
 
 /* The buffer grows with what there is, since locked memory is scarce. */
-Result<SecureBuffer> read_secret(int fd, uint64_t most, const std::function<Status()>& before_read) {
+Result<SecureBuffer> read_secret(int fd, uint64_t most, SecretEnd end, const std::function<Status()>& before_read) {
   SecureBuffer secret;
   for (uint64_t room = std::min<uint64_t>(most, 4096);; room = std::min(most, room * 4)) {
     SecureBuffer larger(static_cast<size_t>(room));
     std::copy_n(secret.data(), secret.size(), larger.data());
-    auto n = read_up_to(fd, larger.span().subspan(secret.size()), before_read);
+    auto n = read_up_to(fd, larger.span().subspan(secret.size()), end, before_read);
     if (!n) return propagate(n);
-    larger.shrink(secret.size() + *n);
+    const auto line = larger.span().first(secret.size() + *n);
+    const auto newline = std::find(line.begin() + static_cast<ptrdiff_t>(secret.size()), line.end(), std::byte{'\n'});
+    const bool ended = end == SecretEnd::newline && newline != line.end();
+    larger.shrink(ended ? static_cast<size_t>(newline - line.begin()) : line.size());
     secret = std::move(larger);
-    if (secret.size() < room || room == most) return secret;
+    if (ended || secret.size() < room || room == most) return secret;
   }
 }
 
@@ -82,7 +88,7 @@ Result<SecureBuffer> read_key_file(const KeyFile& file) {
   if (Status s = skip_offset(file, fd.get()); !s) return propagate(s);
 
   /* One byte more than the limit tells a file that is just large enough from one that is too large. */
-  auto secret = read_secret(fd.get(), file.size.value_or(key_file_bytes_default_max + 1));
+  auto secret = read_secret(fd.get(), file.size.value_or(key_file_bytes_default_max + 1), SecretEnd::file);
   if (!secret) return key_file_error(file, system_message(secret.error().sys), secret.error().sys);
   const size_t n = secret->size();
   if (file.size && n < *file.size) {

@@ -23,9 +23,12 @@ struct KeyFile {
   std::optional<uint64_t> size = {}; /* exactly that many bytes; else all up to the end */
 };
 
-/* At most `most` bytes, up to the end; the error has the number but no words.  `before_read` is called before each
- * read, and can end it with an error of its own. */
-Result<SecureBuffer> read_secret(int fd, uint64_t most, const std::function<Status()>& before_read = ok);
+/* Where a secret ends: with its file, or before the first newline in it. */
+enum class SecretEnd { file, newline };
+
+/* At most `most` bytes; the error has the number but no words.  `before_read` is called before each read, and can end
+ * it with an error of its own. */
+Result<SecureBuffer> read_secret(int fd, uint64_t most, SecretEnd end, const std::function<Status()>& before_read = ok);
 
 /* Newlines and NUL bytes count.  An empty regular file is the empty passphrase. */
 Result<SecureBuffer> read_key_file(const KeyFile& file);

@@ -22,6 +22,8 @@ nbdkit_qluks_filter_la_SOURCES = \
 	plugin/next_device.hpp \
 	plugin/shutdown_check.cpp \
 	plugin/shutdown_check.hpp \
+	plugin/passphrase.cpp \
+	plugin/passphrase.hpp \
 	plugin/sources.cpp \
 	plugin/sources.hpp \
 	$(END)

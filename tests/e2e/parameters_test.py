@@ -2,12 +2,21 @@
 """What can be checked without the plugin fails nbdkit at start; and nbdkit's probes work without parameters."""
 
 import os
+import pty
 import subprocess
 
 import qluks
 
 CONTENT = qluks.source_bytes(qluks.MIB)
 PASS = f"qluks-passphrase={qluks.SECRET}"
+
+
+def read_terminal(fd):
+    """What is written to it; nothing once nobody has it open."""
+    try:
+        return os.read(fd, 1000)
+    except OSError:
+        return b""
 
 
 class Refused(qluks.TestCase):
@@ -88,6 +97,39 @@ class Secrets(qluks.TestCase):
         subprocess.run(command, check=True, pass_fds=[fd], env=qluks.environment())
         with open(self.path("fd.raw"), "rb") as f:
             self.assert_same(f.read(), CONTENT)
+
+    def test_passphrase_from_the_terminal_is_not_shown(self):
+        image = self.luks2("image.luks", CONTENT)
+        terminal, stdin = pty.openpty()
+        self.addCleanup(os.close, terminal)
+        server = subprocess.Popen(["nbdkit", "-U", "-", f"--filter={qluks.FILTER}", "file", image, "qluks-passphrase=-",
+                                   "--run", f'nbdcopy "$uri" {self.path("copy.raw")}'],
+                                  stdin=stdin, stdout=stdin, env=qluks.environment(), start_new_session=True)
+        os.close(stdin)
+        shown = b""
+        while b"passphrase: " not in shown:
+            shown += os.read(terminal, 100)
+        os.write(terminal, qluks.SECRET.encode() + b"\n")
+        while more := read_terminal(terminal):
+            shown += more
+        self.assertEqual(server.wait(), 0)
+        self.assertEqual(shown.split(), [b"passphrase:"])
+        with open(self.path("copy.raw"), "rb") as f:
+            self.assert_same(f.read(), CONTENT)
+
+    def test_passphrase_that_cannot_be_read(self):
+        image = self.luks2("image.luks", CONTENT)
+        missing = self.path("missing")
+        long = self.write("long", bytes((8 << 20) + 1))
+        for value, expected in ((f"+{missing}", f" {missing}: No such file or directory"),
+                                (f"+{self.dir}", f" {self.dir}: Is a directory"),
+                                (f"+{long}", f" {long}: its first line is longer than 8388608 bytes"),
+                                ("-0", "=-0: standard input, output and error are nbdkit's"),
+                                ("-987", "=-987: Bad file descriptor"),
+                                ("-", "=-: standard input is not a terminal: use +FILE or -FD")):
+            with open(os.devnull, "rb") as nothing:
+                errors = self.refusal("file", image, f"qluks-passphrase={value}", stdin=nothing)
+            self.assertEqual(errors[0], f"qluks-passphrase{expected}")
 
     def test_secrets_are_tried_in_order(self):
         image = self.luks2("image.luks", CONTENT)
