@@ -236,19 +236,19 @@ class AdiantumCipher final : public SectorCipher {
   size_t sector_size() const noexcept override { return sector_size_; }
   std::string_view engine() const noexcept override { return "nettle"; }
 
-  void decrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+ private:
+  void decrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
     for (size_t at = 0; at < in.size(); at += sector_size_) {
       adiantum_.decrypt(tweak(first.value + at / 512), in.subspan(at, sector_size_), out.subspan(at, sector_size_));
     }
   }
 
-  void encrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+  void encrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
     for (size_t at = 0; at < in.size(); at += sector_size_) {
       adiantum_.encrypt(tweak(first.value + at / 512), in.subspan(at, sector_size_), out.subspan(at, sector_size_));
     }
   }
 
- private:
   Adiantum::Tweak tweak(uint64_t number) const noexcept {
     Adiantum::Tweak tweak{};
     Block{number & number_mask_, 0}.store(tweak.data());

@@ -26,6 +26,8 @@ libsectorcrypto_la_SOURCES = \
 	crypto/sector_cipher.cpp \
 	crypto/sector_cipher.hpp \
 	crypto/self_test.cpp \
+	crypto/traces.cpp \
+	crypto/traces.hpp \
 	crypto/xts_nettle.cpp \
 	crypto/xts_run.hpp \
 	$(END)

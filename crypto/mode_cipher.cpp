@@ -163,15 +163,15 @@ class ModeCipher final : public SectorCipher {
   size_t sector_size() const noexcept override { return sector_size_; }
   std::string_view engine() const noexcept override { return "nettle"; }
 
-  void decrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+ private:
+  void decrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
     functions_.decrypt(keys_, {first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()});
   }
 
-  void encrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+  void encrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
     functions_.encrypt(keys_, {first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()});
   }
 
- private:
   ModeKeys keys_;
   ModeFunctions functions_;
   size_t sector_size_;

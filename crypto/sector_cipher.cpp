@@ -9,6 +9,7 @@
 #include "crypto/adiantum.hpp"
 #include "crypto/kernel.hpp"
 #include "crypto/mode_cipher.hpp"
+#include "crypto/traces.hpp"
 
 namespace qluks {
 
@@ -35,15 +36,15 @@ class KernelCipher final : public SectorCipher {
   size_t sector_size() const noexcept override { return sector_size_; }
   std::string_view engine() const noexcept override { return kernel_.name; }
 
-  void decrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+ private:
+  void decrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
     decrypt_(keys_, {first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()});
   }
 
-  void encrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+  void encrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
     encrypt_(keys_, {first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()});
   }
 
- private:
   void expand_keys(const CipherSpec& spec, Bytes key) {
     const bool xts = spec.mode == CipherMode::xts;
     const size_t data_key_bytes = xts ? key.size() / 2 : key.size();
@@ -87,8 +88,19 @@ Status check(const CipherSpec& spec, Bytes key, size_t sector_size) {
 
 } // namespace
 
+void SectorCipher::decrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept {
+  const RequestTraces wiped;
+  decrypt_sectors(first, in, out);
+}
+
+void SectorCipher::encrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept {
+  const RequestTraces wiped;
+  encrypt_sectors(first, in, out);
+}
+
 Result<std::shared_ptr<const SectorCipher>> make_sector_cipher(const Kernel& kernel, const CipherSpec& spec, Bytes key,
                                                                size_t sector_size) {
+  const KeyTraces wiped;
   if (Status s = check(spec, key, sector_size); !s) return propagate(s);
   if (spec.mode == CipherMode::adiantum) return make_adiantum_cipher(spec, key, sector_size);
   if (!kernels_take(spec)) return make_mode_cipher(spec, key, sector_size);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.hpp"
+#include "crypto/traces.hpp"
 #include "formats/keyslot.hpp"
 #include "formats/luks_text.hpp"
 
@@ -86,6 +87,7 @@ Result<Keyring::Key> Keyring::unlock_once(const std::string& fingerprint, const 
   if (auto known = recall(fingerprint)) return std::move(*known);
   const std::lock_guard one_at_a_time(derivation_mutex_);
   if (auto known = recall(fingerprint)) return std::move(*known);
+  const KeyTraces wiped;
   Result<Key> outcome = work();
   if (outcome || outcome.error().code == Errc::wrong_passphrase) remember(fingerprint, outcome);
   return outcome;

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What computing with a key leaves behind, where no destructor reaches: vector registers, which a core dump shows as
+ * well, and the stack frames of functions that have returned, ours and the libraries'. */
+#ifndef QLUKS_CRYPTO_TRACES_HPP
+#define QLUKS_CRYPTO_TRACES_HPP
+
+#include <cstddef>
+
+#include "base/secure_buffer.hpp"
+
+namespace qluks {
+
+/* Every vector register, as far as this CPU has them.  On x86-64 only. */
+void wipe_vector_registers() noexcept;
+
+/* When it goes, it wipes the traces of all that was called since it came, down to that many bytes of stack.  Declare
+ * it first, in the function that makes the calls. */
+template <size_t StackBytes>
+class TraceWiper {
+ public:
+  TraceWiper() = default;
+  TraceWiper(const TraceWiper&) = delete;
+  TraceWiper& operator=(const TraceWiper&) = delete;
+  __attribute__((always_inline)) ~TraceWiper() {
+    wipe_stack();
+    wipe_vector_registers();
+  }
+
+ private:
+  /* Its frame lies where those of the calls have been. */
+  __attribute__((noinline)) static void wipe_stack() noexcept {
+    std::byte frame[StackBytes];
+    wipe(frame);
+  }
+};
+
+/* Of turning sectors: the kernels and nettle need some 2500 bytes of stack. */
+using RequestTraces = TraceWiper<4096>;
+
+/* Of deriving and expanding keys. */
+using KeyTraces = TraceWiper<32768>;
+
+} // namespace qluks
+
+#endif
