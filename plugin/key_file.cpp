@@ -27,7 +27,8 @@ tl::unexpected<Error> key_file_error(const KeyFile& file, const std::string& wha
 
 /* Fill `dst` as far as the secret goes, and perhaps somewhat further; the number of bytes read.  Who waits for a line
  * from a terminal or a pipe does not wait for more. */
-Result<size_t> read_up_to(int fd, std::span<std::byte> dst, SecretEnd end, const std::function<Status()>& before_read) {
+Result<size_t> read_up_to(int fd, std::span<std::byte> dst, SecretEnd end,
+                          const std::function<Status()>& before_read = ok) {
   size_t done = 0;
   while (done < dst.size()) {
     if (Status s = before_read(); !s) return propagate(s);

@@ -129,11 +129,17 @@ e2e_tests = \
 	tests/e2e/parameters_test.py \
 	tests/e2e/qcow2_features_test.py \
 	tests/e2e/qcow2_matrix_test.py \
+	tests/e2e/secrets_test.py \
 	tests/e2e/serving_test.py \
 	tests/e2e/shutdown_test.py \
 	$(END)
 TESTS += $(e2e_tests)
-EXTRA_DIST += $(e2e_tests) tests/support/qluks.py
+EXTRA_DIST += \
+	$(e2e_tests) \
+	tests/support/luks_secrets.py \
+	tests/support/process_memory.py \
+	tests/support/qluks.py \
+	$(END)
 
 # Reads a qcow2 through the layers, without nbdkit; what it reads is compared with QEMU.
 check_PROGRAMS += dump_guest

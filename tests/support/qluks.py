@@ -12,6 +12,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -234,24 +235,31 @@ def nbdkit_command(directory, *args, filters=(), options=()):
     return command + [f"--filter={f}" for f in filters] + [str(a) for a in args]
 
 
-def nbdkit(directory, *args, filters=(), options=(), log=None, stdin=None):
-    """Start nbdkit.  It returns when it serves in the background, or has failed; (exit status, pid)."""
+def nbdkit(directory, *args, filters=(), options=(), log=None, foreground=False, **popen):
+    """Start nbdkit.  Returns when it serves, or has failed: (exit status, pid)."""
     pidfile = os.path.join(directory, "pid")
     # The server writes its pid just before it accepts clients: a FIFO makes that something to wait for.
     os.mkfifo(pidfile)
     fifo = os.open(pidfile, os.O_RDONLY | os.O_NONBLOCK)
     command = nbdkit_command(directory, *args, filters=filters, options=options)
+    if foreground:
+        command.insert(1, "-f")
+    # The log is a file, not a pipe: the server keeps it open.
+    with open(log, "wb") as f:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=f, env=environment(), **popen)
+    ended = os.pidfd_open(process.pid)
     try:
-        # The log is a file, not a pipe: the server keeps it open.
-        with open(log, "wb") as f:
-            status = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=f, env=environment(), stdin=stdin)
-        if status.returncode != 0:
-            return status.returncode, None
-        if not select.select([fifo], [], [], 60)[0]:
+        if not foreground and process.wait() != 0:
+            return process.returncode, None
+        ready = select.select([fifo, ended] if foreground else [fifo], [], [], 60)[0]
+        if not ready:
             raise AssertionError("nbdkit did not write its pid within a minute")
+        if fifo not in ready:
+            return process.wait(), None
         return 0, int(os.read(fifo, 100))
     finally:
         os.close(fifo)
+        os.close(ended)
 
 
 def error_lines(text):
@@ -261,19 +269,24 @@ def error_lines(text):
 class Server:
     """A running nbdkit with the filter, and -v in its log."""
 
-    def __init__(self, directory, *args, filters=(), options=(), stdin=None):
+    def __init__(self, directory, *args, **kwargs):
         self.dir = tempfile.mkdtemp(prefix="server-", dir=directory)
         self.log_path = os.path.join(self.dir, "log")
-        self.start(*args, filters=filters, options=options, stdin=stdin)
+        self.start(*args, **kwargs)
 
-    def start(self, *args, filters=(), options=(), stdin=None):
-        status, self.pid = nbdkit(self.dir, *args, filters=filters, options=("-v", *options), log=self.log_path,
-                                  stdin=stdin)
+    def start(self, *args, options=(), **kwargs):
+        status, self.pid = nbdkit(self.dir, *args, options=("-v", *options), log=self.log_path, **kwargs)
         if status != 0:
             raise AssertionError(f"nbdkit did not start:\n{self.log()}")
 
     def uri(self, export=""):
         return f"nbd+unix:///{export}?socket={self.dir}/sock"
+
+    def wait_until_ready(self):
+        """It writes its pid before the last callbacks, and greets the first client after them."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{self.dir}/sock")
+            client.recv(8, socket.MSG_WAITALL)
 
     def connect(self, export="", extents=False):
         return Connection(self.uri(export), extents)
@@ -315,6 +328,10 @@ class Server:
         os.kill(self.pid, how)
         ended = select.select([process], [], [], 60)[0]
         os.close(process)
+        try:
+            os.waitpid(self.pid, os.WNOHANG)  # a server in the foreground is a child of ours
+        except ChildProcessError:
+            pass
         self.pid = None
         if not ended:
             raise AssertionError("the server did not end within a minute of SIGTERM")
