@@ -2,24 +2,45 @@
 #include "base/aligned.hpp"
 
 #include <algorithm>
-#include <vector>
+#include <atomic>
 
 #include "base/checked.hpp"
+#include "base/page_buffer.hpp"
 
 namespace qluks {
 
 namespace {
 
-/* Up to here one request through a buffer is cheaper than up to three requests without a copy. */
-constexpr uint64_t bounce_bytes_max = 64 * 1024;
+/* Up to here one request through a buffer is cheaper than up to three requests without a copy: always, and when the
+ * storage is far away. */
+constexpr uint64_t small_bounce_bytes = 64 * 1024;
+constexpr uint64_t large_bounce_bytes = 1024 * 1024;
+
+/* Large buffers of all threads together; who finds no room does without. */
+constexpr uint64_t large_bounces_bytes_max = 16 * 1024 * 1024;
+std::atomic<uint64_t> large_bounces_bytes{0};
+
+class LargeBounce {
+ public:
+  explicit LargeBounce(uint64_t bytes) noexcept : bytes_(bytes), before_(large_bounces_bytes.fetch_add(bytes)) {}
+  LargeBounce(const LargeBounce&) = delete;
+  LargeBounce& operator=(const LargeBounce&) = delete;
+  ~LargeBounce() { large_bounces_bytes.fetch_sub(bytes_); }
+
+  bool has_room() const noexcept { return before_ + bytes_ <= large_bounces_bytes_max; }
+
+ private:
+  uint64_t bytes_, before_;
+};
 
 /* Read the whole units around [offset, offset + dst.size()) and copy out what was asked for. */
 Status read_through_buffer(std::span<std::byte> dst, uint64_t offset, uint32_t unit, const AlignedReadFn& read) {
   const uint64_t start = align_down<uint64_t>(offset, unit);
   const size_t skip = static_cast<size_t>(offset - start);
-  std::vector<std::byte> buffer(static_cast<size_t>(align_down<uint64_t>(skip + dst.size() + unit - 1, unit)));
-  if (Status s = read(buffer, start); !s) return s;
-  std::copy_n(buffer.begin() + static_cast<ptrdiff_t>(skip), dst.size(), dst.begin());
+  const size_t length = static_cast<size_t>(align_down<uint64_t>(skip + dst.size() + unit - 1, unit));
+  const PageBuffer buffer = make_page_buffer(length);
+  if (Status s = read({buffer.get(), length}, start); !s) return s;
+  std::copy_n(buffer.get() + skip, dst.size(), dst.begin());
   return ok();
 }
 
@@ -28,7 +49,11 @@ Status read_through_buffer(std::span<std::byte> dst, uint64_t offset, uint32_t u
 Status read_unaligned(std::span<std::byte> dst, uint64_t offset, uint32_t unit, const AlignedReadFn& read) {
   const bool head_aligned = is_aligned<uint64_t>(offset, unit);
   if (head_aligned && is_aligned<uint64_t>(dst.size(), unit)) return read(dst, offset);
-  if (dst.size() <= bounce_bytes_max) return read_through_buffer(dst, offset, unit, read);
+  if (dst.size() <= small_bounce_bytes) return read_through_buffer(dst, offset, unit, read);
+  if (dst.size() <= large_bounce_bytes) {
+    const LargeBounce bounce(dst.size());
+    if (bounce.has_room()) return read_through_buffer(dst, offset, unit, read);
+  }
 
   const size_t head = head_aligned ? 0 : static_cast<size_t>(unit - (offset & (unit - 1)));
   const size_t tail = (dst.size() - head) & (unit - 1);

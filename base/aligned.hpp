@@ -4,9 +4,9 @@
  *      unit:   |......##|########|########|###.....|
  *               head     middle            tail
  *
- * The middle goes straight into the caller's buffer; head and tail go through a buffer of one unit each.  A request
- * that touches few units goes through one buffer as a single request.  This is the only place in the tree that
- * widens a request.
+ * A request of up to 1 MiB goes through a buffer, as a single request.  Of a longer one, or when many threads do the
+ * same, the middle goes straight into the caller's buffer; head and tail go through a buffer of one unit each.  This
+ * is the only place in the tree that widens a request.
  */
 #ifndef QLUKS_BASE_ALIGNED_HPP
 #define QLUKS_BASE_ALIGNED_HPP

@@ -103,11 +103,15 @@ class Requests(qluks.TestCase):
                 server = self.server("file", image, *args, options=["-D", "qluks.next=1"])
                 with server.connect() as h:
                     h.pread(512, 2 * qluks.MIB)  # the tables are in the cache now
-                    mark = len(server.lines("qluks: next read"))
-                    h.pread(qluks.MIB, qluks.MIB)
-                    reads = server.lines("qluks: next read")[mark:]
-                lengths = [int(re.search(r"length=(\d+)", line).group(1)) for line in reads]
-                self.assertEqual(lengths, [qluks.MIB])
+                    lengths = []
+                    for offset in (qluks.MIB, qluks.MIB + 1):
+                        mark = len(server.lines("qluks: next read"))
+                        h.pread(qluks.MIB, offset)
+                        reads = server.lines("qluks: next read")[mark:]
+                        lengths.append([int(re.search(r"length=(\d+)", line).group(1)) for line in reads])
+                self.assertEqual(lengths[0], [qluks.MIB])
+                self.assertEqual(len(lengths[1]), 1, "one at an odd offset")
+                self.assertLess(lengths[1][0] - qluks.MIB, 65536)
                 server.stop()
 
     def test_cache_requests_are_taken(self):

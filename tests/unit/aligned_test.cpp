@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
+
 #include "tests/support/memory_device.hpp"
 
 namespace qluks {
@@ -15,7 +18,8 @@ using test::ReadCall;
 class ReadUnaligned : public ::testing::Test {
  protected:
   static constexpr uint32_t unit = 512;
-  MemoryDevice device_{MemoryDevice::pattern(1 << 20)};
+  static constexpr size_t mebibyte = 1 << 20;
+  MemoryDevice device_{MemoryDevice::pattern(2 * mebibyte)};
 
   std::vector<std::byte> read(uint64_t offset, size_t length) {
     std::vector<std::byte> out(length);
@@ -44,9 +48,36 @@ TEST_F(ReadUnaligned, SmallRequestIsOneReadBelow) {
   EXPECT_EQ(device_.calls, (std::vector<ReadCall>{{512, 1024}}));
 }
 
-TEST_F(ReadUnaligned, LargeRequestReadsItsMiddleInPlace) {
-  EXPECT_EQ(read(511, 200002), expected(511, 200002));
-  EXPECT_EQ(device_.calls, (std::vector<ReadCall>{{0, 512}, {512, 199680}, {200192, 512}}));
+TEST_F(ReadUnaligned, OneMebibyteIsOneReadBelow) {
+  EXPECT_EQ(read(1023, mebibyte), expected(1023, mebibyte));
+  EXPECT_EQ(device_.calls, (std::vector<ReadCall>{{512, mebibyte + 512}}));
+}
+
+TEST_F(ReadUnaligned, LargerRequestReadsItsMiddleInPlace) {
+  EXPECT_EQ(read(511, mebibyte + 2), expected(511, mebibyte + 2));
+  EXPECT_EQ(device_.calls, (std::vector<ReadCall>{{0, 512}, {512, mebibyte}, {mebibyte + 512, 512}}));
+}
+
+/* Each request waits for the one inside it, as those of many threads would. */
+TEST_F(ReadUnaligned, ManyAtATimeDoWithoutLargeBuffers) {
+  constexpr size_t deepest = 20;
+  std::vector<size_t> longest(deepest);
+  std::vector<std::byte> out(mebibyte);
+  const std::function<void(size_t)> go = [&](size_t depth) {
+    if (depth == deepest) return;
+    ASSERT_TRUE(read_unaligned(out, 1, unit, [&](std::span<std::byte> dst, uint64_t at) {
+      if (at == 0) go(depth + 1);
+      longest[depth] = std::max(longest[depth], dst.size());
+      return device_.read(dst, at);
+    }));
+  };
+  go(0);
+  EXPECT_EQ(longest[0], mebibyte + unit);
+  EXPECT_EQ(longest[15], mebibyte + unit);
+  EXPECT_LE(longest[16], mebibyte);
+  EXPECT_EQ(out, expected(1, mebibyte));
+  EXPECT_EQ(read(1, mebibyte), expected(1, mebibyte));
+  EXPECT_EQ(device_.calls.back(), (ReadCall{0, mebibyte + unit})) << "they have given back what they had";
 }
 
 TEST_F(ReadUnaligned, EveryOffsetAndLengthAroundTheUnits) {
@@ -61,7 +92,7 @@ TEST_F(ReadUnaligned, FailureOfEachPartIsTheResult) {
   for (size_t nth = 1; nth <= 3; ++nth) {
     device_.calls.clear();
     device_.fail_call = nth;
-    std::vector<std::byte> out(200002);
+    std::vector<std::byte> out(mebibyte + 2);
     const Status s =
         read_unaligned(out, 511, unit, [&](std::span<std::byte> dst, uint64_t at) { return device_.read(dst, at); });
     ASSERT_FALSE(s);
