@@ -121,7 +121,8 @@ AM_TESTS_ENVIRONMENT = \
 	QLUKS_FILTER='$(abs_builddir)/.libs/nbdkit-qluks-filter.so'; export QLUKS_FILTER; \
 	QLUKS_LIBGCRYPT='$(have_libgcrypt)'; export QLUKS_LIBGCRYPT; \
 	QLUKS_PRELOAD='$(SANITIZER_PRELOAD)'; export QLUKS_PRELOAD; \
-	QLUKS_DUMP_GUEST='$(abs_builddir)/dump_guest'; export QLUKS_DUMP_GUEST;
+	QLUKS_DUMP_GUEST='$(abs_builddir)/dump_guest'; export QLUKS_DUMP_GUEST; \
+	QLUKS_BUILD='$(abs_builddir)'; export QLUKS_BUILD;
 e2e_tests = \
 	tests/check-layering.sh \
 	tests/luks-verdicts.sh \
@@ -145,6 +146,18 @@ EXTRA_DIST += \
 check_PROGRAMS += dump_guest
 dump_guest_SOURCES = tests/support/dump_guest.cpp
 dump_guest_LDADD = libformats.la libsectorcrypto.la libbase.la
+
+# For nbdkit: a plugin that fails, and memory that does.  The rpath makes libtool build shared objects.
+check_LTLIBRARIES = faulty_plugin.la failing_new.la
+faulty_plugin_la_SOURCES = tests/support/faulty_plugin.cpp
+faulty_plugin_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS)
+faulty_plugin_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -rpath /nowhere
+failing_new_la_SOURCES = tests/support/failing_new.cpp
+failing_new_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -rpath /nowhere
+faults_tests = tests/faults/nbdkit_test.py
+TESTS += $(faults_tests)
+EXTRA_DIST += $(faults_tests)
+
 conformance_tests = tests/conformance/qcow2_images_test.py tests/conformance/qcow2_malformed_test.py
 TESTS += $(conformance_tests)
 EXTRA_DIST += $(conformance_tests)

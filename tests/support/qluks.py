@@ -5,7 +5,9 @@ A test file is a unittest module that ends in `qluks.main()`.  The build passes 
 sanitizer builds, the libraries that stock nbdkit has to preload in QLUKS_PRELOAD.
 """
 
+import errno
 import hashlib
+import mmap
 import os
 import random
 import re
@@ -13,6 +15,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -235,18 +238,19 @@ def nbdkit_command(directory, *args, filters=(), options=()):
     return command + [f"--filter={f}" for f in filters] + [str(a) for a in args]
 
 
-def nbdkit(directory, *args, filters=(), options=(), log=None, foreground=False, **popen):
+def nbdkit(directory, *args, filters=(), options=(), log=None, foreground=False, env=None, **popen):
     """Start nbdkit.  Returns when it serves, or has failed: (exit status, pid)."""
     pidfile = os.path.join(directory, "pid")
     # The server writes its pid just before it accepts clients: a FIFO makes that something to wait for.
     os.mkfifo(pidfile)
     fifo = os.open(pidfile, os.O_RDONLY | os.O_NONBLOCK)
     command = nbdkit_command(directory, *args, filters=filters, options=options)
+    env = environment() | (env or {})
     if foreground:
         command.insert(1, "-f")
     # The log is a file, not a pipe: the server keeps it open.
     with open(log, "wb") as f:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=f, env=environment(), **popen)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=f, env=env, **popen)
     ended = os.pidfd_open(process.pid)
     try:
         if not foreground and process.wait() != 0:
@@ -266,6 +270,12 @@ def error_lines(text):
     return [re.sub(r"^nbdkit: .*?error: ", "", l) for l in text.splitlines() if "error: " in l]
 
 
+class NotStarted(AssertionError):
+    def __init__(self, status, log):
+        super().__init__(f"nbdkit did not start, status {status}:\n{log}")
+        self.status = status
+
+
 class Server:
     """A running nbdkit with the filter, and -v in its log."""
 
@@ -277,7 +287,7 @@ class Server:
     def start(self, *args, options=(), **kwargs):
         status, self.pid = nbdkit(self.dir, *args, options=("-v", *options), log=self.log_path, **kwargs)
         if status != 0:
-            raise AssertionError(f"nbdkit did not start:\n{self.log()}")
+            raise NotStarted(status, self.log())
 
     def uri(self, export=""):
         return f"nbd+unix:///{export}?socket={self.dir}/sock"
@@ -339,6 +349,32 @@ class Server:
                            self.log())
         if report:
             raise AssertionError(f"the server reported: {self.log()[report.start():][:4000]}")
+
+
+class FaultControl:
+    """The shared memory that faulty_plugin and failing_new look at."""
+
+    WORDS = ("calls", "fail_at", "always", "error", "hits", "lie", "seed", "size")
+
+    def __init__(self, path):
+        self.path = path
+        with open(path, "w+b") as f:
+            f.truncate(4096)
+            self.memory = mmap.mmap(f.fileno(), 4096)
+
+    def __getitem__(self, word):
+        return struct.unpack_from("Q", self.memory, 8 * self.WORDS.index(word))[0]
+
+    def set(self, **words):
+        for word, value in words.items():
+            struct.pack_into("Q", self.memory, 8 * self.WORDS.index(word), value)
+
+    def arm(self, call, always=False, error=errno.EIO):
+        self.set(fail_at=0, calls=0, hits=0, always=always, error=error)
+        self.set(fail_at=call)
+
+    def disarm(self):
+        self.set(fail_at=0)
 
 
 class Connection:
