@@ -62,6 +62,7 @@ qcow2_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(Z
 TESTS += qcow2_test
 check_PROGRAMS += faults_test
 faults_test_SOURCES = \
+	tests/faults/lying_storage_test.cpp \
 	tests/faults/storage_test.cpp \
 	tests/faults/workload.hpp \
 	tests/support/faulty_device.hpp \
@@ -80,6 +81,7 @@ TESTS += faults_test
 # A program of its own, since it replaces the allocators of all that is in it.
 check_PROGRAMS += memory_faults_test
 memory_faults_test_SOURCES = \
+	tests/faults/lying_storage_test.cpp \
 	tests/faults/memory_test.cpp \
 	tests/faults/workload.hpp \
 	tests/support/failing_memory.cpp \
@@ -164,6 +166,7 @@ EXTRA_DIST += $(conformance_tests)
 
 # What takes longer than "make check" may: "make check-long" runs it, and "make check" before it.
 long_tests = \
+	tests/faults/long.sh \
 	$(END)
 EXTRA_DIST += $(long_tests)
 check-long: check

@@ -24,6 +24,12 @@ Status OpenedImage::push(Result<std::unique_ptr<T>> format) {
   return ok();
 }
 
+std::string OpenedImage::describe() const {
+  std::string text;
+  for (const auto& format : formats_) text += (text.empty() ? "" : ", ") + format->describe();
+  return text;
+}
+
 Status OpenedImage::open_qcow2(Keyring& keyring, const Qcow2Options& options) {
   auto found = probe_qcow2(*top_);
   if (!found) return propagate(found);

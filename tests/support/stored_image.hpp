@@ -29,6 +29,7 @@ class OpenedImage {
   explicit OpenedImage(BlockDevice& bottom) : top_(&bottom) {}
 
   BlockDevice& disk() const noexcept { return *top_; }
+  std::string describe() const;
 
   /* Each opens what `disk` holds until then, and puts its layer on top. */
   Status open_qcow2(Keyring& keyring, const Qcow2Options& options);
