@@ -128,6 +128,7 @@ AM_TESTS_ENVIRONMENT = \
 e2e_tests = \
 	tests/check-layering.sh \
 	tests/luks-verdicts.sh \
+	tests/e2e/key_programs_test.py \
 	tests/e2e/luks_matrix_test.py \
 	tests/e2e/parameters_test.py \
 	tests/e2e/qcow2_features_test.py \
