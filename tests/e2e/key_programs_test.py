@@ -47,16 +47,13 @@ class Programs(qluks.TestCase):
         self.addCleanup(server.shutdown)
         return server
 
-    def uuid(self, image):
-        return qluks.run("cryptsetup", "luksUUID", image).stdout.decode().strip()
-
 
 class Keyring(Programs):
     def test_passphrase_in_the_kernel_keyring(self):
         qluks.requires_or_skip(self, "keyctl")
         image = self.luks1("image.luks", CONTENT)
         self.assert_refused(image, "keyctl")
-        added = qluks.run("keyctl", "padd", "user", f"luks:{self.uuid(image)}", "@u", stdin=qluks.SECRET.encode(),
+        added = qluks.run("keyctl", "padd", "user", f"luks:{qluks.luks_uuid(image)}", "@u", stdin=qluks.SECRET.encode(),
                           check=False)
         if added.returncode != 0:
             self.skipTest(f"no key can be added to the kernel keyring: {added.stderr.decode().strip()}")
@@ -88,8 +85,8 @@ class Vault(Programs):
         image = self.luks2("image.luks", CONTENT)
         other = self.luks2("other.luks", CONTENT)
         third = self.luks2("third.luks", CONTENT)
-        self.start({f"/v1/secret/data/luks/{self.uuid(image)}": {"passphrase": qluks.SECRET},
-                    f"/v1/secret/data/luks/{self.uuid(third)}": {"password": "under another name"}})
+        self.start({f"/v1/secret/data/luks/{qluks.luks_uuid(image)}": {"passphrase": qluks.SECRET},
+                    f"/v1/secret/data/luks/{qluks.luks_uuid(third)}": {"password": "under another name"}})
         self.assert_opens(image, "VAULT")
         self.assert_refused(other, "VAULT")
         self.assert_refused(third, "VAULT")

@@ -155,6 +155,53 @@ class Luks2(qluks.TestCase):
         self.assert_serves(CONTENT, "file", self.luks2("image.luks", CONTENT, pbkdf=pbkdf), PASS)
 
 
+class Said(qluks.TestCase):
+    """nbdkit -v tells what was opened, and by what."""
+
+    def assert_says(self, server, *patterns):
+        with server.connect():
+            for pattern in patterns:
+                self.assertEqual(len(server.lines(pattern)), 1, f"{pattern}\n{server.log()}")
+
+    def test_attached_volumes(self):
+        image = self.luks2("image.luks", CONTENT, "--sector-size", "4096", pbkdf=qluks.cheap_argon2("argon2id"))
+        qluks.run("cryptsetup", "config", "--label", "backup of may", image)
+        uuid = qluks.luks_uuid(image)
+        self.assert_says(self.server("file", image, PASS),
+                         rf'LUKS2: uuid "{uuid}", label "backup of may", aes-xts-plain64 512-bit, key slot 0, '
+                         rf'sector size 4096, payload offset {qluks.LUKS2_PAYLOAD_OFFSET}, engine \w+$',
+                         rf'LUKS2 volume "{uuid}": key slot 0 \(argon2id, time 4, memory 64 KiB, 2 cpus\) opened after '
+                         r'1 derivation$')
+        image = self.luks1("image.luks", CONTENT, cipher="aes-cbc-essiv:sha256", key_bits=128, hash="sha1")
+        uuid = qluks.luks_uuid(image)
+        self.assert_says(self.server("file", image, "qluks-passphrase=wrong", "qluks-passphrase=again", PASS),
+                         rf'LUKS1: uuid "{uuid}", aes-cbc-essiv:sha256 128-bit, key slot 0, sector size 512, '
+                         rf'payload offset {qluks.luks_payload_offset(image)}, engine \w+$',
+                         rf'LUKS1 volume "{uuid}": key slot 0 \(pbkdf2-sha1, 1000 iterations\) opened after 3 derivations$')
+
+    def test_volume_key_and_detached_header(self):
+        header = self.path("header")
+        payload = self.luks2("payload", CONTENT, header=header)
+        key = self.path("key")
+        qluks.run("cryptsetup", "luksDump", "--dump-volume-key", "-q", "--volume-key-file", key, "--key-file",
+                  self.secret_file(), header)
+        self.assert_says(self.server("file", payload, f"qluks-volume-key-file={key}", f"qluks-header={header}"),
+                         rf'LUKS2: uuid "{qluks.luks_uuid(header)}", aes-xts-plain64 512-bit, given volume key, '
+                         r"sector size 512, payload offset 0, ")
+
+    def test_header_in_a_qcow2(self):
+        self.assert_says(self.server("file", self.qcow2_luks("image.qcow2", CONTENT), PASS),
+                         r'LUKS1 volume "[-0-9a-f]{36}": key slot 0 \(pbkdf2-sha256, \d+ iterations\) opened')
+
+    def test_block_sizes(self):
+        """Any byte can be read; what is preferred is no less than a sector of any volume."""
+        for sector in (512, 4096):
+            image = self.luks2("image.luks", CONTENT, "--sector-size", sector)
+            with self.server("file", image, PASS).connect() as h:
+                self.assertEqual(h.get_block_size(qluks.nbd.SIZE_MINIMUM), 1)
+                self.assertGreaterEqual(h.get_block_size(qluks.nbd.SIZE_PREFERRED), 4096)
+
+
 class Layers(qluks.TestCase):
     def test_luks_in_the_guest_disk_of_a_qcow2(self):
         for make in (self.luks1, self.luks2):

@@ -210,6 +210,10 @@ def luks_payload_offset(path):
     return int(re.search(r"Payload offset:\s*(\d+)", dump).group(1)) * 512
 
 
+def luks_uuid(path):
+    return run("cryptsetup", "luksUUID", path).stdout.decode().strip()
+
+
 def patch_luks2_json(f, at, old, new):
     """Replace text in one header copy and make its checksum right again."""
     f.seek(at)
