@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "crypto/cipher_spec.hpp"
 
+#include <algorithm>
 #include <array>
+#include <optional>
 
 namespace qluks {
 
@@ -75,6 +77,29 @@ std::string_view mode_and_iv(std::string_view text, std::string_view cipher_name
   return text == "plain" ? "cbc-plain" : text;
 }
 
+/* Cut `before` and `behind` off; nullopt if they are not there. */
+std::optional<std::string_view> between(std::string_view before, std::string_view text, std::string_view behind) {
+  if (!text.starts_with(before) || !text.substr(before.size()).ends_with(behind)) return std::nullopt;
+  return text.substr(before.size(), text.size() - before.size() - behind.size());
+}
+
+/* "capi:mode(cipher)-iv" as "cipher-mode-iv", and ESSIV, which encrypts what plain64 makes, as
+ * "cipher-mode-essiv:hash". nullopt if it is neither. */
+std::optional<std::string> from_capi(std::string_view text) {
+  std::string_view algorithm = text.substr(5, text.rfind(')') - 4);
+  std::string iv(text.substr(std::min(text.size(), 5 + algorithm.size())));
+  if (const auto essiv = between("essiv(", algorithm, ")")) {
+    const size_t comma = essiv->rfind(',');
+    if (comma == std::string_view::npos || iv != "-plain64") return std::nullopt;
+    algorithm = essiv->substr(0, comma);
+    iv = "-essiv:" + std::string(essiv->substr(comma + 1));
+  }
+  const std::string_view mode = next_part(algorithm, '(');
+  const auto cipher = between("", algorithm, ")");
+  if (!cipher || !iv.starts_with('-')) return std::nullopt;
+  return std::string(*cipher) + "-" + std::string(mode) + iv;
+}
+
 /* "iv" or "essiv:hash". */
 Status parse_iv(std::string_view text, std::string_view rest, CipherSpec& spec) {
   const bool has_option = rest.find(':') != std::string_view::npos;
@@ -134,8 +159,12 @@ bool CipherSpec::accepts_key_bytes(size_t bytes) const noexcept {
   return bytes % 2 == 0 && is_key_bytes_of(cipher, bytes / 2) && (!must_be_one || is_key_bytes_of(cipher, bytes));
 }
 
-Result<CipherSpec> parse_cipher_spec(std::string_view text) {
-  if (text.starts_with("capi:")) return refuse(text, "format", "capi:", "cipher-mode-iv");
+Result<CipherSpec> parse_cipher_spec(std::string_view text, CipherUse use) {
+  if (text.starts_with("capi:")) {
+    const auto dm_crypt_name = use == CipherUse::payload ? from_capi(text) : std::nullopt;
+    if (!dm_crypt_name) return refuse(text, "format", "capi:", "cipher-mode-iv, and capi:mode(cipher)-iv for payloads");
+    return parse_cipher_spec(*dm_crypt_name);
+  }
   const std::string_view cipher_name = text.substr(0, text.find('-'));
   if (cipher_name.find("null") != std::string_view::npos) return refuse(text, "null cipher", cipher_name, cipher_list);
   const BlockCipher* cipher = find_named(ciphers, cipher_name);
@@ -147,7 +176,7 @@ Result<CipherSpec> parse_cipher_spec(std::string_view text) {
   const CipherMode* mode = find_named(modes, mode_name);
   if (mode == nullptr) return refuse(text, "mode", mode_name, "xts, cbc, ecb, ctr and adiantum");
   if (!goes_with(*cipher, *mode)) return refuse(text, "mode", mode_name, modes_of(*cipher));
-  CipherSpec spec{.cipher = *cipher, .mode = *mode, .iv = IvKind::none};
+  CipherSpec spec{.cipher = *cipher, .mode = *mode, .iv = IvKind::none, .use = use};
   if (bare_ecb) return spec;
   if (*mode == CipherMode::ecb) return refuse(text, "iv", rest, "none with ecb");
 

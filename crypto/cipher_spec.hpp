@@ -50,9 +50,10 @@ struct CipherSpec {
 };
 
 /* "cipher-mode-iv[:hash]", "cipher-ecb", and dm-crypt's short forms of cbc-plain: "cipher" and "cipher-plain".
- * Only what is known exactly is accepted; the error names the part that is not: a null cipher, a capi: string and the
- * like never open. */
-Result<CipherSpec> parse_cipher_spec(std::string_view text);
+ * For payloads also the names of the kernel's crypto API: "capi:xts(aes)-plain64", "capi:essiv(cbc(aes),sha256)-plain64".
+ * Only what is known exactly is accepted; the error names the part that is not: a null cipher and the like never
+ * open. */
+Result<CipherSpec> parse_cipher_spec(std::string_view text, CipherUse use = CipherUse::payload);
 
 /* "aes-xts aes-cbc …": every cipher with each of its modes.  Spaces, as one name has a comma. */
 std::string served_ciphers();

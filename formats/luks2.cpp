@@ -218,9 +218,8 @@ Status decode_kdf(const Luks2Kdf& kdf, LuksKeyslot& slot) {
 }
 
 Status decode_area(const Luks2Area& area, LuksKeyslot& slot) {
-  auto cipher = parse_cipher_spec(area.encryption);
+  const auto cipher = parse_cipher_spec(area.encryption, CipherUse::key_slot);
   if (!cipher) return fail(cipher.error().code, "area: " + cipher.error().what);
-  cipher->use = CipherUse::key_slot;
   if (!cipher->accepts_key_bytes(area.key_size)) {
     return invalid("area: key_size " + std::to_string(area.key_size) + " is no key size of " + cipher->name());
   }

@@ -55,6 +55,22 @@ TEST(CipherSpec, ShortFormsOfDmCryptMeanCbcPlain) {
   }
 }
 
+TEST(CipherSpec, NamesOfTheKernelsCryptoApiAreKnownForPayloads) {
+  constexpr std::pair<std::string_view, std::string_view> cases[] = {
+      {"capi:xts(aes)-plain64", "aes-xts-plain64"},
+      {"capi:cbc(serpent)-essiv:sha256", "serpent-cbc-essiv:sha256"},
+      {"capi:essiv(cbc(aes),sha256)-plain64", "aes-cbc-essiv:sha256"},
+      {"capi:adiantum(xchacha20,aes)-plain64", "xchacha20,aes-adiantum-plain64"},
+      {"capi:ctr(twofish)-benbi", "twofish-ctr-benbi"},
+  };
+  for (const auto& [capi, name] : cases) {
+    const auto spec = parse_cipher_spec(capi);
+    ASSERT_TRUE(spec) << capi << ": " << spec.error().what;
+    EXPECT_EQ(spec->name(), name);
+    EXPECT_FALSE(parse_cipher_spec(capi, CipherUse::key_slot)) << capi;
+  }
+}
+
 TEST(CipherSpec, RefusalNamesTheUnknownPart) {
   struct Case {
     std::string_view text, part;
@@ -68,7 +84,23 @@ TEST(CipherSpec, RefusalNamesTheUnknownPart) {
       {"blowfish-cbc-plain64", "cipher \"blowfish\""},
       {"cipher_null-ecb", "null cipher"},
       {"null-xts-plain64", "null cipher"},
-      {"capi:xts(aes)-plain64", "capi:"},
+      {"capi:", "format \"capi:\""},
+      {"capi:aes", "format \"capi:\""},
+      {"capi:)", "format \"capi:\""},
+      {"capi:(", "format \"capi:\""},
+      {"capi:xts(aes)", "format \"capi:\""},
+      {"capi:xts(aes)plain64", "format \"capi:\""},
+      {"capi:xts(aes-plain64", "format \"capi:\""},
+      {"capi:essiv(cbc(aes),sha256)-plain", "format \"capi:\""},
+      {"capi:essiv(cbc(aes)sha256)-plain64", "format \"capi:\""},
+      {"capi:essiv()-plain64", "format \"capi:\""},
+      {"capi:essiv(,)-plain64", "format \"capi:\""},
+      {"capi:()-", "cipher \"\""},
+      {"capi:xts(ecb(aes))-plain64", "cipher \"ecb(aes)\""},
+      {"capi:xts(aes-generic)-plain64", "mode \"generic\""},
+      {"capi:lrw(aes)-benbi", "mode \"lrw\""},
+      {"capi:ecb(cipher_null)-null", "null cipher"},
+      {"capi:capi:xts(aes)-plain64", "mode \"capi:xts\""},
       {"aes-lrw-benbi", "mode \"lrw\""},
       {"aes-pcbc-plain64", "mode \"pcbc\""},
       {"aes-gcm-random", "mode \"gcm\""},
