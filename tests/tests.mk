@@ -129,6 +129,7 @@ e2e_tests = \
 	tests/check-layering.sh \
 	tests/luks-verdicts.sh \
 	tests/e2e/key_programs_test.py \
+	tests/e2e/clients_test.py \
 	tests/e2e/luks_matrix_test.py \
 	tests/e2e/parameters_test.py \
 	tests/e2e/qcow2_features_test.py \
@@ -143,6 +144,7 @@ EXTRA_DIST += \
 	tests/support/luks_secrets.py \
 	tests/support/process_memory.py \
 	tests/support/qluks.py \
+	tests/support/raw_nbd.py \
 	$(END)
 
 # Reads a qcow2 through the layers, without nbdkit; what it reads is compared with QEMU.

@@ -91,6 +91,18 @@ def core_dump(test, pid):
     return test.path(f"core.{pid}")
 
 
-def locked_kib(pid):
+def status_kib(pid, name):
     with open(f"/proc/{pid}/status") as status:
-        return int(re.search(r"VmLck:\s+(\d+) kB", status.read()).group(1))
+        return int(re.search(rf"{name}:\s+(\d+) kB", status.read()).group(1))
+
+
+def locked_kib(pid):
+    return status_kib(pid, "VmLck")
+
+
+def resident_kib(pid):
+    return status_kib(pid, "VmRSS")
+
+
+def resident_kib_most(pid):
+    return status_kib(pid, "VmHWM")

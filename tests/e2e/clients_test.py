@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Clients that do not behave.  The server lives, others are not disturbed, and whatever is answered is right."""
+
+import contextlib
+import os
+import random
+import resource
+import struct
+import tempfile
+import threading
+
+import nbd
+
+import process_memory
+import qluks
+import raw_nbd
+from raw_nbd import CMD_BLOCK_STATUS, CMD_CACHE, CMD_READ, CMD_WRITE, CMD_WRITE_ZEROES, EINVAL, ENOMEM, EPERM
+
+PASS = f"qluks-passphrase={qluks.SECRET}"
+GIB = 1 << 30
+REQUEST_BYTES_MAX = 64 * qluks.MIB  # nbdkit's
+LENGTH_MAX = (1 << 32) - 1
+
+
+IMAGES = tempfile.TemporaryDirectory(prefix="qluks-images-")
+
+
+class TestCase(qluks.TestCase):
+    content = qluks.source_bytes(3 * qluks.MIB + 512)
+
+    def client(self, server):
+        client = raw_nbd.Client(f"{server.dir}/sock")
+        self.addCleanup(client.socket.close)
+        return client
+
+    def assert_well(self, server, content=None):
+        """It serves who comes next, and nothing that it said is a bug."""
+        content = self.content if content is None else content
+        with server.connect() as h:
+            for at in (0, 777, len(content) - 5000):
+                self.assert_same(bytes(h.pread(5000, at)), content[at:at + 5000])
+        self.assertEqual(server.lines("internal error|Assertion"), [])
+
+    def image(self, make, *args):
+        """Made once for all tests: they only read."""
+        name = "-".join(str(arg) for arg in (make.__name__, *args))
+        if not os.path.exists(os.path.join(IMAGES.name, name)):
+            os.rename(make("image", self.content, *args), os.path.join(IMAGES.name, name))
+        return os.path.join(IMAGES.name, name)
+
+    def luks_server(self, **kwargs):
+        return self.server("file", self.image(self.luks2), PASS, **kwargs)
+
+    def servers(self):
+        yield self.luks_server()
+        yield self.server("file", self.image(self.qcow2))
+        yield self.server("file", self.image(self.qcow2, 3, 512))
+        yield self.server("file", self.image(self.qcow2_luks), PASS)
+
+    @contextlib.contextmanager
+    def unless_nbdkit_aborts(self, server):
+        """nbdkit 1.32 has a race of its own, with no filter as well: one thread ends the output of a connection whose
+        client has gone while another is about to use it."""
+        try:
+            yield
+        except (raw_nbd.Closed, OSError, nbd.Error):
+            if not server.lines("raw_send_socket: Assertion `sock >= 0' failed"):
+                raise
+            server.pid = None
+            self.skipTest("nbdkit aborted by itself: raw_send_socket: Assertion `sock >= 0' failed")
+
+
+class Requests(TestCase):
+    def expected(self, size, offset, length):
+        if length == 0 or offset + length > size:
+            return EINVAL
+        return ENOMEM if length > REQUEST_BYTES_MAX else 0
+
+    def ranges(self, size):
+        lengths = (0, 1, 511, 512, 513, 65536, 65537, size - 1, size, size + 1, REQUEST_BYTES_MAX,
+                   REQUEST_BYTES_MAX + 1, LENGTH_MAX)
+        offsets = (0, 1, 511, 512, 65535, 65536, size - 512, size - 1, size, size + 1, 1 << 32, (1 << 63) - 1, 1 << 63,
+                   (1 << 64) - 512, (1 << 64) - 1)
+        return [(offset, length) for offset in offsets for length in lengths]
+
+    def test_reads_of_any_range(self):
+        for server in self.servers():
+            for structured in (False, True):
+                with self.client(server) as client:
+                    size = client.go(structured=structured)
+                    self.assertEqual(size, len(self.content))
+                    for offset, length in self.ranges(size):
+                        error, data = client.ask(CMD_READ, offset, length)
+                        self.assertEqual(error, self.expected(size, offset, length), (offset, length))
+                        if error == 0:
+                            self.assert_same(data, self.content[offset:offset + length])
+            self.assert_well(server)
+
+    def test_extents_of_any_range(self):
+        for server in self.servers():
+            with self.client(server) as client:
+                size = client.go()
+                for offset, length in self.ranges(size):
+                    for flags in (0, raw_nbd.FLAG_REQ_ONE):
+                        error, extents = client.ask(CMD_BLOCK_STATUS, offset, length, flags)
+                        if length == 0 or offset + length > size:
+                            self.assertEqual(error, EINVAL, (offset, length))
+                            continue
+                        self.assertEqual(error, 0, (offset, length))
+                        self.assert_extents(extents, offset, length, only_one=flags != 0)
+            self.assert_well(server)
+
+    def assert_extents(self, extents, offset, length, only_one):
+        self.assertTrue(1 <= len(extents) <= (1 if only_one else length), extents)
+        self.assertTrue(all(n > 0 for n, _ in extents), extents)
+        total = sum(n for n, _ in extents)
+        self.assertLessEqual(total, length)
+        if not only_one:
+            self.assertEqual(total, length)
+        for n, kind in extents:
+            if kind & 2:  # zero
+                self.assertEqual(self.content[offset:offset + n].count(0), n)
+            offset += n
+
+    def test_extents_as_long_as_they_can_be(self):
+        """nbdkit 1.32 aborts when it is told of more than was asked for."""
+        empty = self.path("empty.qcow2")
+        qluks.run("qemu-img", "create", "-f", "qcow2", empty, "9G")
+        sparse = self.luks2("sparse.luks", self.content)
+        os.truncate(sparse, 9 * GIB)
+        huge = self.path("huge.qcow2")
+        qluks.run("qemu-img", "create", "-f", "qcow2", "-o", "cluster_size=2M", huge, "64T")
+        for args in (("file", empty), ("file", sparse, PASS), ("file", huge), ("memory", "9G", "qluks-layers=raw")):
+            server = self.server(*args)
+            with self.client(server) as client:
+                size = client.go()
+                for length in (LENGTH_MAX, LENGTH_MAX - 1, 1 << 31, (1 << 32) - 512, (1 << 32) - 4096):
+                    for offset in (0, 1, 513, 2 * qluks.MIB + 1, size - LENGTH_MAX - 1, size - length):
+                        for flags in (0, raw_nbd.FLAG_REQ_ONE):
+                            error, extents = client.ask(CMD_BLOCK_STATUS, offset, length, flags)
+                            self.assertEqual(error, 0)
+                            self.assertTrue(0 < sum(n for n, _ in extents) <= length, extents)
+            server.stop()
+
+    def test_every_command_and_flag(self):
+        """What a read-only export takes, and that nothing else is taken."""
+        for server in (self.luks_server(), self.server("file", self.image(self.qcow2))):
+            for command in (*range(12), 0x7fff, 0xffff):
+                for flags in (0, *(1 << bit for bit in range(16)), 0xffff):
+                    self.ask_once(server, command, flags)
+            self.assert_well(server)
+
+    def ask_once(self, server, command, flags):
+        """On a connection of its own: the server may end it, or may think that more is to come."""
+        client = self.client(server)
+        client.go()
+        if command == raw_nbd.CMD_DISC:
+            client.send(raw_nbd.request(command, 0, 512, flags=flags))
+            self.assertTrue(client.is_closed())
+            return
+        payload = bytes(512) if command == CMD_WRITE else b""
+        try:
+            error, data = client.ask(command, 0, 512, flags, payload)
+        except raw_nbd.Closed:
+            return
+        finally:
+            client.socket.close()
+        if command == CMD_READ and error == 0:
+            self.assert_same(data, self.content[:512])
+        if command in (CMD_WRITE, raw_nbd.CMD_TRIM, CMD_WRITE_ZEROES):
+            self.assertIn(error, (EPERM, EINVAL))
+        if command not in (CMD_READ, raw_nbd.CMD_FLUSH, CMD_CACHE, CMD_BLOCK_STATUS):
+            self.assertNotEqual(error, 0, (command, flags))
+
+    def test_cache_of_any_range(self):
+        server = self.server("file", self.image(self.qcow2))
+        with self.client(server) as client:
+            size = client.go()
+            for offset, length in self.ranges(size):
+                error, _ = client.ask(CMD_CACHE, offset, length)
+                self.assertEqual(error, EINVAL if length == 0 or offset + length > size else 0, (offset, length))
+        self.assert_well(server)
+
+    def test_libnbd_without_its_own_checks(self):
+        for server in self.servers():
+            with server.connect(extents=True) as h:
+                h.set_strict_mode(0)
+                size = h.get_size()
+                for call in (lambda: h.pread(0, 0), lambda: h.pread(1, size), lambda: h.pread(2, size - 1),
+                             lambda: h.pwrite(b"x", 0), lambda: h.zero(1, 0), lambda: h.trim(1, 0),
+                             lambda: h.zero(LENGTH_MAX, 0), lambda: h.pwrite(b"x", size),
+                             lambda: h.block_status(LENGTH_MAX, 1 << 62, lambda *a: 0)):
+                    with self.assertRaises(nbd.Error):
+                        call()
+                self.assert_same(bytes(h.pread(512, 0, nbd.CMD_FLAG_DF)), self.content[:512])
+            self.assert_well(server)
+
+
+class Handshakes(TestCase):
+    def end(self, client, data):
+        """Send this as the last thing, and wait for the server to end the connection as well."""
+        try:
+            client.send(data)
+            client.socket.shutdown(raw_nbd.socket.SHUT_WR)
+        except (raw_nbd.Closed, OSError):
+            pass  # it has heard enough
+        self.assertTrue(client.is_closed())
+
+    def test_options_that_are_wrong(self):
+        server = self.luks_server()
+        for number in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0x7fffffff, 0xffffffff):
+            for data in (b"", b"\0", bytes(4), bytes(6), b"\xff" * 6, raw_nbd.lengthened(b"x" * 4096) + bytes(2),
+                         b"\xff\xff\xff\xff" + b"x" * 100, raw_nbd.lengthened(b"") + b"\xff\xff", bytes(1000)):
+                with self.client(server) as client:
+                    client.greet()
+                    self.end(client, raw_nbd.IHAVEOPT + struct.pack(">II", number, len(data)) + data)
+        self.assert_well(server)
+        self.assertEqual(len(server.lines("opened after")), 1)
+
+    def test_lengths_and_magic_that_are_wrong(self):
+        server = self.luks_server()
+        for data in (bytes(100), os.urandom(1000), raw_nbd.IHAVEOPT + struct.pack(">II", 7, 0xffffffff),
+                     b"IHAVEOPX" + struct.pack(">II", 7, 6) + bytes(6), b"NBDMAGIC" * 8):
+            for flags in (0, 1, 2, 3, 4, 0xffffffff):
+                with self.client(server) as client:
+                    client.greet(flags)
+                    self.end(client, data)
+        self.assert_well(server)
+
+    def test_leaving_in_the_middle(self):
+        """After each byte of a handshake and of the first request."""
+        export = raw_nbd.lengthened(b"")
+        whole = struct.pack(">I", 3)
+        whole += raw_nbd.IHAVEOPT + struct.pack(">II", raw_nbd.OPT_STRUCTURED_REPLY, 0)
+        whole += raw_nbd.IHAVEOPT + struct.pack(">II", raw_nbd.OPT_GO, len(export) + 2) + export + bytes(2)
+        whole += raw_nbd.request(CMD_READ, 0, 65536)
+        server = self.luks_server()
+        for sent in range(len(whole) + 1):
+            with self.client(server) as client:
+                client.send(whole[:sent])
+        self.assert_well(server)
+        self.assertEqual(len(server.lines("opened after")), 1)
+
+    def test_a_thousand_half_open_connections(self):
+        """They cost what they cost nbdkit by itself, and no key derivation."""
+        server = self.luks_server(preexec_fn=allow_many_files)
+        allow_many_files()
+        before = process_memory.resident_kib(server.pid)
+        held = [self.client(server) for _ in range(1000)]
+        for i, client in enumerate(held):
+            client.greet() if i % 2 else client.receive(18)
+        grown = process_memory.resident_kib(server.pid) - before
+        self.assertLess(grown, 64 << 10, "KiB")
+        self.assertEqual(server.lines("derivation"), [])
+        self.assert_well(server)
+        self.assertEqual(len(server.lines("opened after 1 derivation")), 1)
+
+
+class Connections(TestCase):
+    def test_sixty_four_at_once(self):
+        server = self.luks_server()
+        failures = []
+
+        def read(seed):
+            rng = random.Random(seed)
+            try:
+                with server.connect() as h:
+                    for _ in range(20):
+                        at = rng.randrange(len(self.content))
+                        n = min(rng.randrange(1, 100000), len(self.content) - at)
+                        self.assert_same(bytes(h.pread(n, at)), self.content[at:at + n])
+            except Exception as e:
+                failures.append(e)
+
+        threads = [threading.Thread(target=read, args=(seed,)) for seed in range(64)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(failures, [])
+        self.assertEqual(len(server.lines("opened after")), 1)
+
+    def test_bad_magic_ends_one_connection_only(self):
+        for server in self.servers():
+            other = self.client(server)
+            size = other.go()
+            with self.client(server) as client:
+                client.go()
+                client.send(raw_nbd.request(CMD_READ, 0, 512, magic=0x12345678))
+                self.assertTrue(client.is_closed())
+            error, data = other.ask(CMD_READ, size - 512, 512)
+            self.assertEqual((error, data), (0, self.content[-512:]))
+            self.assert_well(server)
+
+    def test_leaving_with_requests_under_way(self):
+        for server in self.servers():
+            other = self.client(server)
+            other.go()
+            with self.unless_nbdkit_aborts(server):
+                for requests in (1, 16, 200):
+                    with self.client(server) as client:
+                        client.go()
+                        client.send(b"".join(raw_nbd.request(CMD_READ, i * 4099, qluks.MIB) for i in range(requests)))
+                        client.send(b"\x25\x60")  # and a piece of one more
+                error, data = other.ask(CMD_READ, 4099, qluks.MIB)
+                self.assertEqual(error, 0)
+                self.assert_same(data, self.content[4099:4099 + qluks.MIB])
+                self.assert_well(server)
+
+    def test_noise_instead_of_requests(self):
+        server = self.luks_server()
+        rng = random.Random(1)
+        with self.unless_nbdkit_aborts(server):
+            for _ in range(100):
+                with self.client(server) as client:
+                    client.go()
+                    self.send_noise(client, rng)
+            self.assert_well(server)
+
+    def send_noise(self, client, rng):
+        try:
+            for _ in range(20):
+                command = rng.choice((0, 1, 3, 4, 5, 6, 7, rng.getrandbits(16)))
+                offset = rng.choice((0, rng.getrandbits(22), rng.getrandbits(64)))
+                length = rng.choice((0, 1, 512, rng.getrandbits(16)))
+                client.send(raw_nbd.request(command, offset, length, flags=rng.choice((0, 0, rng.getrandbits(16)))))
+            client.send(rng.randbytes(100))
+        except raw_nbd.Closed:
+            pass
+
+
+class Tls(TestCase):
+    KEY = "alice:" + "7e" * 32
+
+    def test_over_tls(self):
+        psk = self.write("psk", self.KEY.encode() + b"\n")
+        server = self.luks_server(options=["--tls=require", f"--tls-psk={psk}"])
+        h = nbd.NBD()
+        if not h.supports_tls():
+            self.skipTest("libnbd is built without TLS")
+        h.set_tls(nbd.TLS_REQUIRE)
+        h.set_tls_psk_file(psk)
+        h.set_tls_username("alice")
+        h.connect_unix(f"{server.dir}/sock")
+        for data in (b"", b"\x16\x03\x01", os.urandom(500), bytes(5000)):
+            with self.client(server) as client:
+                client.greet()
+                client.option(raw_nbd.OPT_STARTTLS)
+                client.send(data)
+        with self.client(server) as client:
+            client.greet()
+            self.assertNotEqual(client.option(raw_nbd.OPT_GO, bytes(6))[-1][0], raw_nbd.REP_ACK)
+        self.assert_same(qluks.read_all(h), self.content)
+        h.shutdown()
+        self.assertEqual(len(server.lines("opened after")), 1)
+
+
+def allow_many_files():
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    qluks.main()
