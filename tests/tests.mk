@@ -97,6 +97,20 @@ memory_faults_test_SOURCES = \
 memory_faults_test_CPPFLAGS = $(unit_cppflags)
 memory_faults_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)
 TESTS += memory_faults_test
+check_PROGRAMS += threads_test
+threads_test_SOURCES = \
+	tests/support/luks_builder.cpp \
+	tests/support/luks_builder.hpp \
+	tests/support/memory_device.hpp \
+	tests/support/qcow2_image.hpp \
+	tests/support/stored_image.cpp \
+	tests/support/stored_image.hpp \
+	tests/support/streams.hpp \
+	tests/unit/threads_test.cpp \
+	$(END)
+threads_test_CPPFLAGS = $(unit_cppflags)
+threads_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)
+TESTS += threads_test
 endif
 
 EXTRA_DIST += \
