@@ -143,6 +143,7 @@ e2e_tests = \
 	tests/check-layering.sh \
 	tests/luks-verdicts.sh \
 	tests/e2e/key_programs_test.py \
+	tests/e2e/bounds_test.py \
 	tests/e2e/clients_test.py \
 	tests/e2e/luks_matrix_test.py \
 	tests/e2e/parameters_test.py \
