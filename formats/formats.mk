@@ -26,6 +26,8 @@ libformats_la_SOURCES = \
 	formats/luks_kdf.hpp \
 	formats/luks_layer.cpp \
 	formats/luks_layer.hpp \
+	formats/luks_text.cpp \
+	formats/luks_text.hpp \
 	formats/qcow2_cache.cpp \
 	formats/qcow2_cache.hpp \
 	formats/qcow2_compressed.cpp \
@@ -38,8 +40,6 @@ libformats_la_SOURCES = \
 	formats/qcow2_header.hpp \
 	formats/qcow2_image.hpp \
 	formats/qcow2_layer.cpp \
-	formats/luks_text.cpp \
-	formats/luks_text.hpp \
 	formats/qcow2_layer.hpp \
 	formats/qcow2_map.cpp \
 	formats/qcow2_map.hpp \
@@ -47,6 +47,7 @@ libformats_la_SOURCES = \
 	formats/qcow2_open.cpp \
 	formats/qcow2_snapshot.cpp \
 	formats/qcow2_snapshot.hpp \
+	formats/text.cpp \
 	formats/text.hpp \
 	$(END)
 libformats_la_LIBADD = $(DEFLATE_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)

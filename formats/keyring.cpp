@@ -6,7 +6,7 @@
 #include "base/log.hpp"
 #include "crypto/traces.hpp"
 #include "formats/keyslot.hpp"
-#include "formats/luks_text.hpp"
+#include "formats/text.hpp"
 
 namespace qluks {
 

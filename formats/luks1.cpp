@@ -7,6 +7,7 @@
 #include "base/units.hpp"
 #include "formats/luks1_ondisk.hpp"
 #include "formats/luks_text.hpp"
+#include "formats/text.hpp"
 
 namespace qluks {
 

@@ -10,6 +10,7 @@
 #include "formats/luks2_binary.hpp"
 #include "formats/luks2_metadata.hpp"
 #include "formats/luks_text.hpp"
+#include "formats/text.hpp"
 
 namespace qluks {
 

@@ -7,6 +7,7 @@
 #include "crypto/hash.hpp"
 #include "formats/luks2_ondisk.hpp"
 #include "formats/luks_text.hpp"
+#include "formats/text.hpp"
 
 namespace qluks {
 

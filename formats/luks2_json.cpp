@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "formats/luks_text.hpp"
+#include "formats/text.hpp"
 
 namespace qluks {
 

@@ -8,7 +8,7 @@
 #include "base/units.hpp"
 #include "formats/luks2_json.hpp"
 #include "formats/luks2_ondisk.hpp"
-#include "formats/luks_text.hpp"
+#include "formats/text.hpp"
 
 namespace qluks {
 

@@ -8,7 +8,7 @@
 #include "base/log.hpp"
 #include "base/units.hpp"
 #include "crypto/sector_cipher.hpp"
-#include "formats/luks_text.hpp"
+#include "formats/text.hpp"
 
 namespace qluks {
 

@@ -1,32 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "formats/luks_text.hpp"
 
-#include <algorithm>
 #include <cstdint>
 
 namespace qluks {
 
 namespace {
 
-constexpr size_t quoted_chars_max = 64;
 constexpr std::string_view base64_alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-bool is_plain(char c) noexcept { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; }
-
-std::string escaped(char c) {
-  constexpr std::string_view digits = "0123456789abcdef";
-  const auto value = static_cast<unsigned char>(c);
-  return {'\\', 'x', digits[value >> 4], digits[value & 15]};
-}
-
 } // namespace
-
-std::string in_quotes(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text.substr(0, quoted_chars_max)) out += is_plain(c) ? std::string(1, c) : escaped(c);
-  out += text.size() > quoted_chars_max ? "...\"" : "\"";
-  return out;
-}
 
 std::optional<std::vector<std::byte>> decode_base64(std::string_view text) {
   if (text.size() % 4 != 0) return std::nullopt;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Text that comes out of a LUKS header: fixed-size strings, base64, and how to show either to the operator. */
+/* Text that comes out of a LUKS header: fixed-size strings and base64. */
 #ifndef QLUKS_FORMATS_LUKS_TEXT_HPP
 #define QLUKS_FORMATS_LUKS_TEXT_HPP
 
@@ -11,9 +11,6 @@
 #include <vector>
 
 namespace qluks {
-
-/* The string in quotes, safe to print: one line, nothing but printable ASCII, cut when it is long. */
-std::string in_quotes(std::string_view text);
 
 /* A field of fixed size that must hold a NUL; nullopt if it does not. */
 template <size_t N>

@@ -3,7 +3,6 @@
 
 #include "base/log.hpp"
 #include "base/window.hpp"
-#include "formats/luks_text.hpp"
 #include "formats/qcow2_image.hpp"
 #include "formats/qcow2_layer.hpp"
 #include "formats/qcow2_snapshot.hpp"

@@ -7,7 +7,7 @@
 
 #include "base/checked.hpp"
 #include "base/window.hpp"
-#include "formats/luks_text.hpp"
+#include "formats/text.hpp"
 
 namespace qluks {
 

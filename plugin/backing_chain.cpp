@@ -4,7 +4,7 @@
 #include <cerrno>
 
 #include "formats/luks_layer.hpp"
-#include "formats/luks_text.hpp"
+#include "formats/text.hpp"
 
 namespace qluks {
 

@@ -56,6 +56,7 @@ qcow2_test_SOURCES = \
 	tests/unit/qcow2_layer_test.cpp \
 	tests/unit/qcow2_map_test.cpp \
 	tests/unit/qcow2_snapshot_test.cpp \
+	tests/unit/text_test.cpp \
 	$(END)
 qcow2_test_CPPFLAGS = $(unit_cppflags)
 qcow2_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)

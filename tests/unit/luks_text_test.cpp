@@ -14,14 +14,6 @@ std::string decoded(std::string_view text) {
   return {reinterpret_cast<const char*>(bytes->data()), bytes->size()};
 }
 
-TEST(LuksText, QuotesOnOneLineOfPrintableAscii) {
-  EXPECT_EQ(in_quotes("aes-xts-plain64"), "\"aes-xts-plain64\"");
-  EXPECT_EQ(in_quotes("a\nb\"\\\x1b\xff"), "\"a\\x0ab\\x22\\x5c\\x1b\\xff\"");
-  EXPECT_EQ(in_quotes(std::string_view("a\0b", 3)), "\"a\\x00b\"");
-  EXPECT_EQ(in_quotes(std::string(64, 'x')), "\"" + std::string(64, 'x') + "\"");
-  EXPECT_EQ(in_quotes(std::string(65, 'x')), "\"" + std::string(64, 'x') + "...\"");
-}
-
 TEST(LuksText, FixedFieldsEndAtTheirNul) {
   constexpr std::array<char, 4> full = {'a', 'b', 'c', 'd'};
   constexpr std::array<char, 4> ended = {'a', 'b', '\0', 'd'};
