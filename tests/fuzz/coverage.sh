@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# coverage.sh SRCDIR CORPUS PROGRAM...: how many lines of the parsers the unit tests and the fuzz targets reach.  Run in
+# the folder of the build that "make coverage" makes; CORPUS has a folder of inputs for each target, and may be missing.
+set -eu
+srcdir=$1 corpus=$2
+shift 2
+tool() { "$FUZZ_CXX" -print-prog-name="$1"; }
+
+parsers=(crypto/cipher_spec formats/luks1 formats/luks2 formats/luks2_binary formats/luks2_json formats/luks2_metadata
+    formats/luks_header formats/luks_text formats/qcow2_compressed formats/qcow2_crypt formats/qcow2_entry
+    formats/qcow2_header formats/qcow2_layer formats/qcow2_map formats/qcow2_open formats/qcow2_snapshot formats/text
+    plugin/backing_chain plugin/config)
+sources=("${parsers[@]/#/$srcdir/}")
+
+./fuzz_seeds seeds
+rm -rf profiles
+mkdir profiles
+objects=()
+for program in "$@"; do
+    inputs=()
+    for folder in "seeds/$program" "$srcdir/tests/fuzz/regressions/$program" "$corpus/$program"; do
+        [ ! -d "$folder" ] || inputs+=("$folder")
+    done
+    LLVM_PROFILE_FILE="profiles/$program" "./$program" "${inputs[@]}" >"profiles/$program.log" 2>&1 ||
+        echo "$program failed: $(tail -n 1 "profiles/$program.log")" >&2
+    rm "profiles/$program.log"
+    objects+=(-object "$program")
+done
+"$(tool llvm-profdata)" merge -sparse profiles/* -o merged.profdata
+"$(tool llvm-cov)" report -instr-profile merged.profdata "${objects[@]}" "${sources[@]/%/.cpp}" \
+    --show-region-summary=0 --show-branch-summary=0 | grep -v '^-'
+echo "the lines themselves: llvm-cov show, with merged.profdata in $PWD"

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The inputs of the targets that open an image:
+ *
+ *      | script | the image's bytes … |                   LUKS: zeroes follow, up to the size in the script
+ *      | script | piece header | bytes | piece … |        qcow2: several files, zero where no piece is
+ *
+ * The script says how to open the image and what to ask the guest disk.  Any bytes are a legal input.
+ */
+#ifndef QLUKS_TESTS_FUZZ_FUZZ_CASE_HPP
+#define QLUKS_TESTS_FUZZ_FUZZ_CASE_HPP
+
+#include <array>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/units.hpp"
+#include "base/wire.hpp"
+#include "tests/fuzz/sparse_device.hpp"
+
+namespace qluks::fuzz {
+
+/* A request to the guest disk; both numbers are taken modulo what is possible. */
+struct RequestOnDisk {
+  uint8_t kind;
+  uint8_t shift; /* of the offset, so that any part of a large disk can be meant */
+  be32 offset;
+  be32 length;
+};
+static_assert(sizeof(RequestOnDisk) == 10);
+
+inline constexpr size_t files_max = 2;
+
+struct ScriptOnDisk {
+  uint8_t keyring; /* which of keyrings.hpp */
+  uint8_t options; /* bits that the target knows */
+  uint8_t cache;   /* which size of the cache */
+  uint8_t place;   /* of a LUKS header */
+  std::array<char, 8> snapshot;
+  std::array<be32, files_max> sectors; /* a file is not smaller than this */
+  std::array<RequestOnDisk, 4> requests;
+};
+static_assert(sizeof(ScriptOnDisk) == 60);
+
+struct PieceOnDisk {
+  be32 sector; /* where it goes; the highest bit says into which file */
+  be16 length; /* bytes that follow, as far as there are any */
+};
+static_assert(sizeof(PieceOnDisk) == 6);
+
+inline constexpr uint32_t second_file_flag = uint32_t{1} << 31;
+
+/* Cut a structure off the front of `input`; nothing if it is too short. */
+template <class OnDisk>
+std::optional<OnDisk> take(std::span<const std::byte>& input) {
+  if (input.size() < sizeof(OnDisk)) return std::nullopt;
+  const auto value = load_on_disk<OnDisk>(input);
+  input = input.subspan(sizeof(OnDisk));
+  return value;
+}
+
+inline uint64_t size_in_script(const ScriptOnDisk& script, size_t file) {
+  return uint64_t{script.sectors[file]} * sector_bytes;
+}
+
+/* The pieces of one file. */
+inline SparseDevice gather_file(const ScriptOnDisk& script, std::span<const std::byte> input, size_t file) {
+  SparseDevice device(size_in_script(script, file));
+  while (const auto piece = take<PieceOnDisk>(input)) {
+    const auto bytes = input.first(std::min<size_t>(piece->length, input.size()));
+    input = input.subspan(bytes.size());
+    const bool second = (piece->sector & second_file_flag) != 0;
+    if (second == (file == 1)) device.add(uint64_t{piece->sector & ~second_file_flag} * sector_bytes, bytes);
+  }
+  return device;
+}
+
+} // namespace qluks::fuzz
+
+#endif
