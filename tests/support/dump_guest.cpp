@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* dump_guest [OPTION…] IMAGE: writes the guest disk of a qcow2 to standard output.
+/* dump_guest [OPTION…] IMAGE: writes the guest disk of a qcow2, or the payload of a LUKS volume, to standard output.
  *
  *      --map               its extents instead, one a line: offset, length, flags
  *      --bytes N           no more than the first N bytes
+ *      --peak              the most memory that it had, on standard error
+ *      --luks              the image is a LUKS volume
  *      --passphrase TEXT   tried on each encrypted image; may be repeated
  *      --snapshot NAME     an internal snapshot
  *      --data-file FILE    the external data file
@@ -15,6 +17,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <fstream>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,6 +25,7 @@
 
 #include "base/file_device.hpp"
 #include "base/log.hpp"
+#include "formats/luks_layer.hpp"
 #include "formats/qcow2_layer.hpp"
 
 using namespace qluks;
@@ -30,6 +34,8 @@ namespace {
 
 struct Arguments {
   bool map = false;
+  bool luks = false;
+  bool peak = false;
   uint64_t bytes = UINT64_MAX;
   std::vector<std::string> passphrases;
   std::string snapshot;
@@ -40,6 +46,8 @@ struct Arguments {
 
 std::optional<Arguments> parse(int argc, char** argv) {
   static const option known[] = {{"map", no_argument, nullptr, 'm'},
+                                 {"luks", no_argument, nullptr, 'l'},
+                                 {"peak", no_argument, nullptr, 'k'},
                                  {"bytes", required_argument, nullptr, 'n'},
                                  {"passphrase", required_argument, nullptr, 'p'},
                                  {"snapshot", required_argument, nullptr, 's'},
@@ -49,6 +57,8 @@ std::optional<Arguments> parse(int argc, char** argv) {
   Arguments arguments;
   for (int c; (c = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
     if (c == 'm') arguments.map = true;
+    if (c == 'l') arguments.luks = true;
+    if (c == 'k') arguments.peak = true;
     if (c == 'n') arguments.bytes = std::stoull(optarg);
     if (c == 'p') arguments.passphrases.push_back(optarg);
     if (c == 's') arguments.snapshot = optarg;
@@ -69,20 +79,30 @@ Result<Device> open_file(const std::string& path) {
   return Device(std::move(*file));
 }
 
-/* A guest disk together with all that it stands on. */
-Result<Device> open_disk(const std::string& path, Keyring& keyring, const Qcow2Options& options) {
+/* A disk together with all that it stands on. */
+template <class T>
+Result<Device> stack(const std::string& path, Device file, Result<std::unique_ptr<T>> format) {
   struct Parts {
     Device file;
-    std::unique_ptr<Qcow2Format> format;
+    std::unique_ptr<Format> format;
     std::unique_ptr<BlockDevice> layer;
   };
-  auto file = open_file(path);
-  if (!file) return propagate(file);
-  auto format = open_qcow2(**file, keyring, options);
   if (!format) return propagate(format, path);
-  const auto parts = std::make_shared<Parts>(Parts{std::move(*file), std::move(*format), nullptr});
+  const auto parts = std::make_shared<Parts>(Parts{std::move(file), std::move(*format), nullptr});
   parts->layer = parts->format->stack_on(*parts->file);
   return Device(parts, parts->layer.get());
+}
+
+Result<Device> open_disk(const std::string& path, Keyring& keyring, const Qcow2Options& options) {
+  auto file = open_file(path);
+  if (!file) return propagate(file);
+  return stack(path, *file, open_qcow2(**file, keyring, options));
+}
+
+Result<Device> open_volume(const std::string& path, Keyring& keyring) {
+  auto file = open_file(path);
+  if (!file) return propagate(file);
+  return stack(path, *file, open_luks(**file, keyring));
 }
 
 /* The nearest backing file on those behind it; null if there is none. */
@@ -121,6 +141,14 @@ Status write_map(BlockDevice& disk) {
   return ok();
 }
 
+/* Of this program alone: getrusage() also counts what whoever started it had. */
+void print_peak() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) std::fprintf(stderr, "%s\n", line.c_str());
+  }
+}
+
 Status run(const Arguments& arguments) {
   Keyring keyring;
   for (const std::string& passphrase : arguments.passphrases) {
@@ -134,7 +162,7 @@ Status run(const Arguments& arguments) {
     if (!data_file) return propagate(data_file);
     options.data_file = *data_file;
   }
-  auto disk = open_disk(arguments.image, keyring, options);
+  auto disk = arguments.luks ? open_volume(arguments.image, keyring) : open_disk(arguments.image, keyring, options);
   if (!disk) return propagate(disk);
   return arguments.map ? write_map(**disk) : write_bytes(**disk, std::min((*disk)->size(), arguments.bytes));
 }
@@ -149,6 +177,7 @@ int main(int argc, char** argv) {
   }
   set_log_sink([](LogLevel, const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); });
   const Status s = run(*arguments);
+  if (arguments->peak) print_peak();
   if (s) return 0;
   std::fprintf(stderr, "dump_guest: %s\n", s.error().what.c_str());
   return 1;

@@ -186,6 +186,23 @@ class TestCase(unittest.TestCase):
         return self.write("secret", content)
 
 
+def dump_bounded(*args):
+    """What dump_guest reads (None if it refuses) and says last, for a second of CPU time and 64 MiB at the most.
+    Sanitizers are slow, and have memory of their own."""
+    seconds, memory = (30, 4 << 30) if PRELOAD else (1, 64 << 20)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = subprocess.Popen([os.environ["QLUKS_DUMP_GUEST"], "--peak", *map(str, args)], stdout=out, stderr=err)
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0), err.seek(0)
+        content, said = out.read(), err.read().decode()
+    assert child.returncode in (0, 1), said
+    assert used.ru_utime + used.ru_stime < seconds, f"it takes {used.ru_utime + used.ru_stime} s"
+    peak = int(re.search(r"VmHWM:\s*(\d+) kB", said).group(1)) << 10
+    assert peak < memory, f"it takes {peak} bytes of memory"
+    return content if child.returncode == 0 else None, said.splitlines()[-1]
+
+
 def qemu_secret(secret=SECRET):
     return ["--object", f"secret,id=s,data={secret}"]
 
