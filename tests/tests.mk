@@ -185,9 +185,12 @@ EXTRA_DIST += $(conformance_tests)
 
 # What takes longer than "make check" may: "make check-long" runs it, and "make check" before it.
 long_tests = \
+	tests/dm-crypt-vm.sh \
 	tests/faults/long.sh \
 	$(END)
-EXTRA_DIST += $(long_tests)
+EXTRA_DIST += $(long_tests) tests/dm-crypt/cases.py tests/dm-crypt/init.sh
+clean-local:
+	rm -rf dm-crypt-vm
 check-long: check
 	$(MAKE) $(AM_MAKEFLAGS) check-TESTS check_PROGRAMS= TESTS='$(long_tests)'
 .PHONY: check-long
