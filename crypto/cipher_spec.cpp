@@ -21,6 +21,8 @@ constexpr std::array ciphers{
     Named<BlockCipher>{"twofish", BlockCipher::twofish},
     Named<BlockCipher>{"camellia", BlockCipher::camellia},
     Named<BlockCipher>{"cast5", BlockCipher::cast5},
+    Named<BlockCipher>{"blowfish", BlockCipher::blowfish},
+    Named<BlockCipher>{"des3_ede", BlockCipher::des3_ede},
     Named<BlockCipher>{"xchacha20,aes", BlockCipher::xchacha20_aes},
 };
 constexpr std::array modes{Named<CipherMode>{"xts", CipherMode::xts}, Named<CipherMode>{"cbc", CipherMode::cbc},
@@ -31,7 +33,7 @@ constexpr std::array ivs{Named<IvKind>{"plain", IvKind::plain},         Named<Iv
                          Named<IvKind>{"benbi", IvKind::benbi},         Named<IvKind>{"eboiv", IvKind::eboiv},
                          Named<IvKind>{"essiv", IvKind::essiv}};
 
-constexpr std::string_view cipher_list = "aes, serpent, twofish, camellia, cast5 and xchacha20,aes";
+constexpr std::string_view cipher_list = "aes, serpent, twofish, camellia, cast5, blowfish, des3_ede and xchacha20,aes";
 
 template <class T, size_t N>
 const T* find_named(const std::array<Named<T>, N>& list, std::string_view name) noexcept {

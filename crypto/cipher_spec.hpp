@@ -13,16 +13,28 @@
 
 namespace qluks {
 
-enum class BlockCipher : uint8_t { aes, serpent, twofish, camellia, cast5, xchacha20_aes };
+enum class BlockCipher : uint8_t { aes, serpent, twofish, camellia, cast5, blowfish, des3_ede, xchacha20_aes };
 enum class CipherMode : uint8_t { xts, cbc, ecb, ctr, adiantum };
 enum class IvKind : uint8_t { none, plain, plain64, plain64be, null, benbi, eboiv, essiv }; /* none: with ecb only */
 
-constexpr size_t block_bytes_of(BlockCipher cipher) noexcept { return cipher == BlockCipher::cast5 ? 8 : 16; }
+constexpr size_t block_bytes_of(BlockCipher cipher) noexcept {
+  return cipher == BlockCipher::cast5 || cipher == BlockCipher::blowfish || cipher == BlockCipher::des3_ede ? 8 : 16;
+}
 
-/* Is a key of that many bytes legal for one block?  CAST5 is served with its full key only. */
+/* Is a key of that many bytes legal for one block? */
 constexpr bool is_key_bytes_of(BlockCipher cipher, size_t bytes) noexcept {
-  if (cipher == BlockCipher::xchacha20_aes) return bytes == 32;
-  return bytes == 16 || (cipher != BlockCipher::cast5 && (bytes == 24 || bytes == 32));
+  switch (cipher) {
+    case BlockCipher::cast5:
+      return bytes >= 5 && bytes <= 16;
+    case BlockCipher::blowfish:
+      return bytes >= 4 && bytes <= 56;
+    case BlockCipher::des3_ede:
+      return bytes == 24;
+    case BlockCipher::xchacha20_aes:
+      return bytes == 32;
+    default:
+      return bytes == 16 || bytes == 24 || bytes == 32;
+  }
 }
 
 /* Payloads are encrypted by dm-crypt, key slots by cryptsetup itself.  The two take "ctr-benbi" and "xts-eboiv"
@@ -50,9 +62,9 @@ struct CipherSpec {
 };
 
 /* "cipher-mode-iv[:hash]", "cipher-ecb", and dm-crypt's short forms of cbc-plain: "cipher" and "cipher-plain".
- * For payloads also the names of the kernel's crypto API: "capi:xts(aes)-plain64", "capi:essiv(cbc(aes),sha256)-plain64".
- * Only what is known exactly is accepted; the error names the part that is not: a null cipher and the like never
- * open. */
+ * For payloads also the names of the kernel's crypto API: "capi:xts(aes)-plain64",
+ * "capi:essiv(cbc(aes),sha256)-plain64". Only what is known exactly is accepted; the error names the part that is not:
+ * a null cipher and the like never open. */
 Result<CipherSpec> parse_cipher_spec(std::string_view text, CipherUse use = CipherUse::payload);
 
 /* "aes-xts aes-cbc …": every cipher with each of its modes.  Spaces, as one name has a comma. */

@@ -37,6 +37,8 @@ TEST(CipherSpec, NamesOfDmCryptAreKnown) {
                                       "twofish-ecb",
                                       "camellia-ctr-essiv:sha256",
                                       "cast5-cbc-plain",
+                                      "blowfish-cbc-essiv:sha256",
+                                      "des3_ede-cbc-plain64",
                                       "cast5-ctr-null",
                                       "xchacha20,aes-adiantum-plain64",
                                       "xchacha20,aes-adiantum-plain",
@@ -81,7 +83,9 @@ TEST(CipherSpec, RefusalNamesTheUnknownPart) {
       {"aes-plain64", "mode \"plain64\""},
       {"aes-xts", "iv \"\""},
       {"AES-xts-plain64", "cipher \"AES\""},
-      {"blowfish-cbc-plain64", "cipher \"blowfish\""},
+      {"cast6-cbc-plain64", "cipher \"cast6\""},
+      {"blowfish-xts-plain64", "mode \"xts\""},
+      {"des3_ede-xts-plain64", "mode \"xts\""},
       {"cipher_null-ecb", "null cipher"},
       {"null-xts-plain64", "null cipher"},
       {"capi:", "format \"capi:\""},
@@ -146,7 +150,7 @@ TEST(CipherSpec, ErrorHoldsNoControlCharacterOfAHeader) {
 
 TEST(CipherSpec, ServedCiphersAreAllModesThatEachHas) {
   EXPECT_TRUE(served_ciphers().starts_with("aes-xts aes-cbc aes-ecb aes-ctr serpent-xts "));
-  EXPECT_TRUE(served_ciphers().ends_with(" cast5-cbc cast5-ecb cast5-ctr xchacha20,aes-adiantum"));
+  EXPECT_TRUE(served_ciphers().ends_with(" des3_ede-cbc des3_ede-ecb des3_ede-ctr xchacha20,aes-adiantum"));
 }
 
 TEST(CipherSpec, KeyOfXtsIsTwoKeys) {
@@ -167,7 +171,9 @@ TEST(CipherSpec, KeyLengthsAreThoseOfTheCipher) {
   }
   for (size_t bytes = 0; bytes <= 65; ++bytes) {
     EXPECT_EQ(parse_cipher_spec("xchacha20,aes-adiantum-plain64")->accepts_key_bytes(bytes), bytes == 32) << bytes;
-    EXPECT_EQ(parse_cipher_spec("cast5-ecb")->accepts_key_bytes(bytes), bytes == 16) << bytes;
+    EXPECT_EQ(parse_cipher_spec("cast5-ecb")->accepts_key_bytes(bytes), bytes >= 5 && bytes <= 16) << bytes;
+    EXPECT_EQ(parse_cipher_spec("blowfish-ecb")->accepts_key_bytes(bytes), bytes >= 4 && bytes <= 56) << bytes;
+    EXPECT_EQ(parse_cipher_spec("des3_ede-ecb")->accepts_key_bytes(bytes), bytes == 24) << bytes;
   }
 }
 

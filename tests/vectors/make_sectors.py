@@ -56,13 +56,19 @@ CIPHERS = {
     "aes": openssl(algorithms.AES),
     "camellia": openssl(algorithms.Camellia),
     "cast5": openssl(algorithms.CAST5),
+    "blowfish": openssl(algorithms.Blowfish),
+    "des3_ede": openssl(algorithms.TripleDES),
     "serpent": libgcrypt({16: 304, 24: 305, 32: 306}),
     "twofish": libgcrypt({16: 303, 32: 10}),
 }
 
 
 def block_bytes(cipher):
-    return 8 if cipher == "cast5" else 16
+    return 8 if cipher in LONGEST_KEYS else 16
+
+
+# Of ciphers with blocks of 8 bytes.
+LONGEST_KEYS = {"cast5": 16, "blowfish": 56, "des3_ede": 24}
 
 
 def xor(a, b):
@@ -208,8 +214,9 @@ def print_sectors():
 
 
 def kinds_of(cipher, mode):
-    essiv = "essiv:md5" if cipher == "cast5" else "essiv:sha256"
-    plain = ["plain", "plain64", "plain64be", "null", essiv]
+    # A digest that is a key of the cipher.
+    essiv = {"cast5": ["essiv:md5"], "des3_ede": []}.get(cipher, ["essiv:sha256"])
+    plain = ["plain", "plain64", "plain64be", "null", *essiv]
     blocks = plain + ["benbi", "eboiv"]
     return {"xts": blocks, "cbc": blocks, "ctr": plain + ["benbi"], "ecb": ["none"]}[mode]
 
@@ -221,18 +228,22 @@ def print_modes():
         print_run("xchacha20,aes", "adiantum", kind, 32, 4096, 2**64 - 8, 3)
     for cipher in CIPHERS:
         for mode in "xts", "cbc", "ecb", "ctr":
-            if cipher == "cast5" and mode == "xts":
+            if cipher in LONGEST_KEYS and mode == "xts":
                 continue
             keys = 2 if mode == "xts" else 1
-            longest = (16 if cipher == "cast5" else 32) * keys
+            longest = LONGEST_KEYS.get(cipher, 32) * keys
             for kind in kinds_of(cipher, mode):
                 print_run(cipher, mode, kind, longest, 512, 2**32 - 2, 4)
                 print_run(cipher, mode, kind, longest, 4096, 2**64 - 8, 3)
             for key_bytes in 16, 24:
-                if longest > 16 and (cipher, key_bytes) != ("twofish", 24): # libgcrypt has no Twofish-192
+                if cipher not in LONGEST_KEYS and (cipher, key_bytes) != ("twofish", 24): # libgcrypt has no Twofish-192
                     print_run(cipher, mode, kinds_of(cipher, mode)[-1], key_bytes * keys, 512, 1, 2)
     print_run("aes", "cbc", "essiv:md5", 32, 512, 7, 2)
     print_run("serpent", "cbc", "essiv:sha3-256", 32, 512, 7, 2)
+    for key_bytes in 5, 8, 10, 11, 15:
+        print_run("cast5", "cbc", "plain64", key_bytes, 512, 7, 2)
+    for key_bytes in 4, 16, 32:
+        print_run("blowfish", "cbc", "plain64", key_bytes, 512, 7, 2)
 
 
 print_modes() if sys.argv[1:] == ["modes"] else print_sectors()
