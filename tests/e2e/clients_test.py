@@ -250,7 +250,8 @@ class Handshakes(TestCase):
         for i, client in enumerate(held):
             client.greet() if i % 2 else client.receive(18)
         grown = process_memory.resident_kib(server.pid) - before
-        self.assertLess(grown, 64 << 10, "KiB")
+        if not qluks.PRELOAD:  # sanitizers need memory for each thread
+            self.assertLess(grown, 64 << 10, "KiB")
         self.assertEqual(server.lines("derivation"), [])
         self.assert_well(server)
         self.assertEqual(len(server.lines("opened after 1 derivation")), 1)
