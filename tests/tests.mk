@@ -24,6 +24,7 @@ crypto_test_SOURCES = \
 	tests/unit/crypto_modes_test.cpp \
 	tests/unit/crypto_pbkdf_test.cpp \
 	tests/unit/crypto_spec_test.cpp \
+	tests/unit/crypto_traces_test.cpp \
 	$(END)
 crypto_test_CPPFLAGS = $(unit_cppflags)
 crypto_test_LDADD = libsectorcrypto.la libbase.la $(GTEST_LIBS) $(NETTLE_LIBS)
