@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Built by "make bench", never by "make check": see bench/README.md.
-EXTRA_DIST += bench/README.md bench/bench_servers.py
+EXTRA_DIST += bench/README.md bench/bench_extents.py bench/bench_servers.py
 if HAVE_BENCHMARK
 EXTRA_PROGRAMS += bench_crypto
 bench_crypto_SOURCES = \
@@ -24,5 +24,8 @@ endif
 # Options for the script, such as "--size 256 --images luks1,zstd", go into BENCH_OPTIONS.
 bench-servers: nbdkit-qluks-filter.la
 	/usr/bin/python3 $(srcdir)/bench/bench_servers.py --filter .libs/nbdkit-qluks-filter.so $(BENCH_OPTIONS)
-.PHONY: bench bench-servers
+
+bench-extents: nbdkit-qluks-filter.la
+	/usr/bin/python3 $(srcdir)/bench/bench_extents.py --filter .libs/nbdkit-qluks-filter.so $(BENCH_OPTIONS)
+.PHONY: bench bench-extents bench-servers
 CLEANFILES += bench_crypto

@@ -45,6 +45,11 @@ Result<Run> decode_subclusters(L2Entry entry, bool allocated, uint64_t host, uin
   return Run{up_to(static_cast<unsigned>(std::countr_zero((has_data | is_zero) >> first))), Unallocated{}};
 }
 
+/* The first cluster of an external data file is at 0; in the image itself the header is there. */
+bool is_allocated(uint64_t word, const Qcow2Geometry& g) noexcept {
+  return (word & offset_mask) != 0 || (g.data_file && (word & copied_flag) != 0);
+}
+
 } // namespace
 
 Result<HostOffset> decode_l1(uint64_t entry, const Qcow2Geometry& geometry) {
@@ -69,8 +74,7 @@ Result<Run> decode_l2(L2Entry entry, GuestOffset at, const Qcow2Geometry& g) {
     return fail(Errc::corrupt, "cluster offset " + hex(host) + " is not a multiple of the cluster size (" +
                                    hex(g.cluster_size()) + ")");
   }
-  /* The first cluster of an external data file is at 0; in the image itself the header is there. */
-  const bool allocated = host != 0 || (g.data_file && (entry.word & copied_flag) != 0);
+  const bool allocated = is_allocated(entry.word, g);
   if (allocated && g.data_file && host != at.bytes - in_cluster) {
     return fail(Errc::corrupt, "cluster offset " + hex(host) + " in the external data file is not the guest offset " +
                                    hex(at.bytes - in_cluster));
@@ -89,6 +93,16 @@ bool continues(const Run& run, const Run& next) noexcept {
     return next.mapping == Mapping(Data{{data->at.bytes + run.length}});
   }
   return !std::holds_alternative<Compressed>(run.mapping) && run.mapping == next.mapping;
+}
+
+bool is_followed_by(L2Entry entry, L2Entry next, const Qcow2Geometry& g) noexcept {
+  constexpr uint64_t all_data = 0xffffffff;
+  constexpr uint64_t all_zero = all_data << 32;
+  const uint64_t step = is_allocated(entry.word, g) ? g.cluster_size() : 0;
+  const bool is_uniform = entry.bitmap == 0 || entry.bitmap == all_data || entry.bitmap == all_zero;
+  const bool same_flags = ((entry.word ^ next.word) & ~offset_mask) == 0; /* no carry out of the offset */
+  return (entry.word & compressed_flag) == 0 && is_uniform && same_flags && next.word == entry.word + step &&
+         next.bitmap == entry.bitmap;
 }
 
 } // namespace qluks

@@ -84,6 +84,10 @@ Result<Run> decode_l2(L2Entry entry, GuestOffset at, const Qcow2Geometry& geomet
 /* Is `next` the same thing going on, so that the two can be one run? */
 bool continues(const Run& run, const Run& next) noexcept;
 
+/* The same of a valid entry and the one after it, without decoding them: true only if both are all alike within and
+ * continue, but false for some that do, such as zeroes in clusters that are kept out of order. */
+bool is_followed_by(L2Entry entry, L2Entry next, const Qcow2Geometry& geometry) noexcept;
+
 } // namespace qluks
 
 #endif

@@ -27,6 +27,20 @@ uint64_t rest_of(GuestOffset at, unsigned bits) noexcept {
   return unit - (at.bytes & (unit - 1));
 }
 
+/* `piece` starts at `at`, in the entry `index` of the slice.  If it ends with its cluster, the entries that continue it
+ * are joined, until it has `max` bytes: a scan of a large image spends its time here. */
+void join_entries(const Qcow2Cache::Bytes& slice, uint64_t index, const Qcow2Geometry& g, GuestOffset at, uint64_t max,
+                  Run& piece) noexcept {
+  if (g.in_cluster({at.bytes + piece.length}) != 0) return;
+  const uint64_t entries = slice_bytes(g) / g.l2_entry_bytes();
+  for (L2Entry entry = entry_in(slice, index, g); piece.length < max && ++index < entries;) {
+    const L2Entry next = entry_in(slice, index, g);
+    if (!is_followed_by(entry, next, g)) return;
+    piece.length += g.cluster_size();
+    entry = next;
+  }
+}
+
 std::string at_guest(GuestOffset at) { return "guest offset " + hex(at.bytes); }
 
 } // namespace
@@ -48,11 +62,11 @@ Result<Qcow2Map> Qcow2Map::load(BlockDevice& container, const Qcow2Geometry& geo
 
 Result<Run> Qcow2Map::run_at(BlockDevice& container, GuestOffset at, uint64_t max) const {
   Cursor cursor{.container = container, .at = {}, .slice = nullptr};
-  auto first = piece_at(cursor, at);
+  auto first = piece_at(cursor, at, max);
   if (!first) return propagate(first, at_guest(at));
   Run run = *first;
   while (run.length < max) {
-    const auto next = piece_at(cursor, {at.bytes + run.length});
+    const auto next = piece_at(cursor, {at.bytes + run.length}, max - run.length);
     if (!next || !continues(run, *next)) break;
     run.length += next->length;
   }
@@ -60,8 +74,8 @@ Result<Run> Qcow2Map::run_at(BlockDevice& container, GuestOffset at, uint64_t ma
   return run;
 }
 
-/* The part of the run at `at` that a single entry, or the lack of a table, tells. */
-Result<Run> Qcow2Map::piece_at(Cursor& cursor, GuestOffset at) const {
+/* The part of the run at `at` that a single slice, or the lack of a table, tells.  It may be longer than `max`. */
+Result<Run> Qcow2Map::piece_at(Cursor& cursor, GuestOffset at, uint64_t max) const {
   const unsigned table_bits = geometry_.l2_bits() + geometry_.cluster_bits;
   const uint64_t l1_index = at.bytes >> table_bits;
   auto table = decode_l1(l1_index < l1_.size() ? uint64_t{l1_[static_cast<size_t>(l1_index)]} : 0, geometry_);
@@ -74,7 +88,10 @@ Result<Run> Qcow2Map::piece_at(Cursor& cursor, GuestOffset at) const {
   const HostOffset slice{table->bytes + in_table - in_slice};
   if (slice.bytes >= cursor.container.size()) return Run{rest_of(at, geometry_.cluster_bits), Unallocated{}};
   if (Status s = move_to(cursor, slice); !s) return propagate(s);
-  return decode_l2(entry_in(cursor.slice, in_slice / geometry_.l2_entry_bytes(), geometry_), at, geometry_);
+  const uint64_t index = in_slice / geometry_.l2_entry_bytes();
+  auto piece = decode_l2(entry_in(cursor.slice, index, geometry_), at, geometry_);
+  if (piece) join_entries(cursor.slice, index, geometry_, at, max, *piece);
+  return piece;
 }
 
 Status Qcow2Map::move_to(Cursor& cursor, HostOffset slice) const {

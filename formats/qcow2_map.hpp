@@ -46,7 +46,7 @@ class Qcow2Map {
 
   Qcow2Map(const Qcow2Geometry& geometry, std::vector<be64> l1, std::shared_ptr<Qcow2Cache> cache);
 
-  Result<Run> piece_at(Cursor& cursor, GuestOffset at) const;
+  Result<Run> piece_at(Cursor& cursor, GuestOffset at, uint64_t max) const;
   Status move_to(Cursor& cursor, HostOffset slice) const;
 
   Qcow2Geometry geometry_;

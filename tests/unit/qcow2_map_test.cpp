@@ -114,6 +114,41 @@ TEST(Qcow2Entry, SubclusterBitmapsThatContradictThemselvesAreRefused) {
   EXPECT_NE(refusal_of({0, 1}, g, 32 * kib).find("bitmap 0x1"), std::string::npos);
 }
 
+/* Of pairs of neighbours that are nearly alike, joining without decoding is never more than decoding joins. */
+TEST(Qcow2Entry, JoiningWithoutDecodingJoinsNothingElse) {
+  const uint64_t offsets[] = {0, cluster, 5 * cluster, 6 * cluster, 7 * cluster, 0x00fffffffffe0000, 0x00ffffffffff0000};
+  const uint64_t flags[] = {0, 1, 1ULL << 63, 1ULL << 62, 1ULL << 56, 0x200};
+  const uint64_t bitmaps[] = {0, 0xffffffff, 0xffffffff00000000, 0xffff0000ffff, 0x00000001fffffffe, 1};
+  const Qcow2Geometry geometries[] = {geometry(16), geometry(16, 0, 2), geometry(16, 1 << qcow2_extended_l2_bit),
+                                      geometry(16, 1 << qcow2_data_file_bit)};
+  std::vector<L2Entry> plain;
+  std::vector<L2Entry> extended;
+  for (const uint64_t offset : offsets) {
+    for (const uint64_t flag : flags) {
+      plain.push_back({offset | flag});
+      for (const uint64_t bitmap : bitmaps) extended.push_back({offset | flag, bitmap});
+    }
+  }
+  size_t joined = 0;
+  for (const Qcow2Geometry& g : geometries) {
+    const auto& entries = g.extended_l2 ? extended : plain;
+    for (const L2Entry a : entries) {
+      const auto run = decode_l2(a, {5 * cluster}, g);
+      if (!run) continue;
+      for (const L2Entry b : entries) {
+        if (!is_followed_by(a, b, g)) continue;
+        const auto next = decode_l2(b, {6 * cluster}, g);
+        ASSERT_TRUE(next) << std::hex << a.word << " " << b.word;
+        EXPECT_TRUE(continues(*run, *next)) << std::hex << a.word << " " << b.word;
+        EXPECT_EQ(run->length, cluster);
+        EXPECT_EQ(next->length, cluster);
+        ++joined;
+      }
+    }
+  }
+  EXPECT_GT(joined, 40U);
+}
+
 /* ---- runs ---- */
 
 struct Mapped {
