@@ -212,8 +212,7 @@ Status CompressedClusters::read_from_cache(BlockDevice& container, const Part& p
     const Part all{stream, cluster, out};
     return decompress_whole(container, {&all, 1}, stream.at.bytes, stream.bytes_max);
   };
-  auto whole =
-      cache_->get({.owner = owner_, .at = stream.at.bytes}, cluster_size_, decompress, stream.bytes_max);
+  auto whole = cache_->get({.owner = owner_, .at = stream.at.bytes}, cluster_size_, decompress, stream.bytes_max);
   if (!whole) return propagate(whole);
   std::copy_n(whole->get() + in_cluster, part.out.size(), part.out.begin());
   return ok();

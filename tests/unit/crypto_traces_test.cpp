@@ -27,8 +27,8 @@ __attribute__((noinline)) void paint_stack() {
 __attribute__((noinline)) size_t used_stack_bytes() {
   std::byte frame[painted_bytes];
   __asm__ volatile("" : "=m"(frame)::);
-  return static_cast<size_t>(std::end(frame) - std::find_if(std::begin(frame), std::end(frame),
-                                                            [](std::byte b) { return b != paint; }));
+  return static_cast<size_t>(std::end(frame) -
+                             std::find_if(std::begin(frame), std::end(frame), [](std::byte b) { return b != paint; }));
 }
 
 /* What wiping alone uses. */
@@ -55,10 +55,18 @@ void expect_all_stack_wiped(const SectorCipher& cipher, const std::string& what)
 }
 
 constexpr std::pair<std::string_view, size_t> ciphers[] = {
-    {"aes-xts-plain64", 64},         {"aes-cbc-plain64", 32},       {"aes-cbc-essiv:sha256", 32},
-    {"aes-ctr-plain64", 32},         {"aes-ecb", 32},               {"serpent-xts-essiv:sha256", 64},
-    {"twofish-cbc-plain64", 32},     {"camellia-xts-plain64", 64},  {"cast5-cbc-plain", 16},
-    {"blowfish-cbc-plain", 16},      {"des3_ede-cbc-plain64", 24},  {"xchacha20,aes-adiantum-plain64", 32},
+    {"aes-xts-plain64", 64},
+    {"aes-cbc-plain64", 32},
+    {"aes-cbc-essiv:sha256", 32},
+    {"aes-ctr-plain64", 32},
+    {"aes-ecb", 32},
+    {"serpent-xts-essiv:sha256", 64},
+    {"twofish-cbc-plain64", 32},
+    {"camellia-xts-plain64", 64},
+    {"cast5-cbc-plain", 16},
+    {"blowfish-cbc-plain", 16},
+    {"des3_ede-cbc-plain64", 24},
+    {"xchacha20,aes-adiantum-plain64", 32},
 };
 
 TEST(RequestTraces, CoverTheStackOfEveryCipher) {

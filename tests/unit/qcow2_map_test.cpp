@@ -116,7 +116,8 @@ TEST(Qcow2Entry, SubclusterBitmapsThatContradictThemselvesAreRefused) {
 
 /* Of pairs of neighbours that are nearly alike, joining without decoding is never more than decoding joins. */
 TEST(Qcow2Entry, JoiningWithoutDecodingJoinsNothingElse) {
-  const uint64_t offsets[] = {0, cluster, 5 * cluster, 6 * cluster, 7 * cluster, 0x00fffffffffe0000, 0x00ffffffffff0000};
+  const uint64_t offsets[] = {
+      0, cluster, 5 * cluster, 6 * cluster, 7 * cluster, 0x00fffffffffe0000, 0x00ffffffffff0000};
   const uint64_t flags[] = {0, 1, 1ULL << 63, 1ULL << 62, 1ULL << 56, 0x200};
   const uint64_t bitmaps[] = {0, 0xffffffff, 0xffffffff00000000, 0xffff0000ffff, 0x00000001fffffffe, 1};
   const Qcow2Geometry geometries[] = {geometry(16), geometry(16, 0, 2), geometry(16, 1 << qcow2_extended_l2_bit),
