@@ -126,6 +126,7 @@ Status print_capabilities() {
   for (const auto& hash : hash_algorithms()) hashes += (hashes.empty() ? "" : ",") + std::string(hash.name);
   std::printf("qluks_version=%s\n", PACKAGE_VERSION);
   std::printf("qluks_formats=qcow2,luks1,luks2\n");
+  std::printf("qluks_compression=zlib,zstd\n");
   std::printf("qluks_ciphers=%s\n", served_ciphers().c_str());
   std::printf("qluks_hashes=%s\n", hashes.c_str());
   std::printf("qluks_kdfs=pbkdf2,argon2i,argon2id\n");

@@ -248,7 +248,7 @@ class Probes(qluks.TestCase):
         version = tuple(int(n) for n in self.probe("--version").split()[1].split(".")[:2])
         dump = self.probe("--dump-plugin")
         if version >= (1, 36):
-            for key in ("version", "formats", "ciphers", "kdfs", "engines", "engine"):
+            for key in ("version", "formats", "compression", "ciphers", "hashes", "kdfs", "engines", "engine"):
                 self.assertRegex(dump, rf"(?m)^qluks_{key}=.+$")
 
     def test_parameters_of_the_plugin_pass_through(self):
