@@ -14,7 +14,7 @@ namespace qluks {
 namespace {
 
 /* Long enough to be measured, short enough that nobody waits for it. */
-constexpr double calibration_seconds = 0.003;
+constexpr double calibration_seconds = 0.001;
 constexpr Argon2Cost argon2_calibration = {1, 8 << 10, 1};
 
 /* As little memory as four lanes can have: hardly anything but threads is measured.  There is one for each lane in each
@@ -29,15 +29,22 @@ constexpr uint32_t argon2_calibrated_lanes_max = 4;
 /* Stand in for a secret and a salt while measuring; the time does not depend on them. */
 constexpr std::array<std::byte, 32> any_bytes{};
 
-/* The shortest of three runs: whatever else the machine does makes a run longer, never shorter, and an estimate from a
- * run of milliseconds that lost the CPU for as long would refuse a volume for nothing. */
+template <class F>
+Result<double> seconds_taken(F&& work) {
+  const auto start = std::chrono::steady_clock::now();
+  if (Status s = work(); !s) return propagate(s);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/* The shortest of three runs: whatever else the machine does makes a run longer, never shorter, and an estimate from
+ * a run of milliseconds that lost the CPU for as long would refuse a volume for nothing. */
 template <class F>
 Result<double> measure(F&& work) {
   double shortest = std::numeric_limits<double>::infinity();
   for (int i = 0; i < 3; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    if (Status s = work(); !s) return propagate(s);
-    shortest = std::min(shortest, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    const auto taken = seconds_taken(work);
+    if (!taken) return taken;
+    shortest = std::min(shortest, *taken);
   }
   return shortest;
 }
@@ -73,9 +80,13 @@ Result<double> KdfMeter::pbkdf2_seconds(const HashAlgorithm& hash, uint32_t iter
   double& second = pbkdf2_second_[{&hash, key_bytes}];
   std::vector<std::byte> key(key_bytes);
   for (uint32_t n = 250; second == 0; n *= 2) {
-    auto taken = measure([&] { return pbkdf2(hash, any_bytes, any_bytes, n, key); });
-    if (!taken) return propagate(taken);
-    if (*taken >= calibration_seconds) second = *taken / n;
+    const auto work = [&] { return pbkdf2(hash, any_bytes, any_bytes, n, key); };
+    const auto first = seconds_taken(work);
+    if (!first) return first;
+    if (*first < calibration_seconds) continue;
+    const auto shortest = measure(work);
+    if (!shortest) return shortest;
+    second = *shortest / n;
   }
   return second * iterations;
 }
