@@ -11,7 +11,6 @@ parsers=(crypto/cipher_spec formats/luks1 formats/luks2 formats/luks2_binary for
     formats/luks_header formats/luks_text formats/qcow2_compressed formats/qcow2_crypt formats/qcow2_entry
     formats/qcow2_header formats/qcow2_layer formats/qcow2_map formats/qcow2_open formats/qcow2_snapshot formats/text
     plugin/backing_chain plugin/config)
-sources=("${parsers[@]/#/$srcdir/}")
 
 ./fuzz_seeds seeds
 rm -rf profiles
@@ -27,7 +26,8 @@ for program in "$@"; do
     rm "profiles/$program.log"
     objects+=(-object "$program")
 done
+objects=("${objects[@]:1}") # the first one is named without an option
 "$(tool llvm-profdata)" merge -sparse profiles/* -o merged.profdata
-"$(tool llvm-cov)" report -instr-profile merged.profdata "${objects[@]}" "${sources[@]/%/.cpp}" \
-    --show-region-summary=0 --show-branch-summary=0 | grep -v '^-'
+"$(tool llvm-cov)" report -instr-profile merged.profdata "${objects[@]}" --show-region-summary=0 \
+    --show-branch-summary=0 2>/dev/null | grep -E "^Filename|(^|/)($(IFS='|' && echo "${parsers[*]}"))\.cpp "
 echo "the lines themselves: llvm-cov show, with merged.profdata in $PWD"
