@@ -12,6 +12,7 @@ libbase_la_SOURCES = \
 	base/log.hpp \
 	base/memory_budget.hpp \
 	base/page_buffer.hpp \
+	base/poison.hpp \
 	base/result.hpp \
 	base/secure_buffer.cpp \
 	base/secure_buffer.hpp \

@@ -17,15 +17,8 @@
 
 #include "base/checked.hpp"
 #include "base/log.hpp"
+#include "base/poison.hpp"
 #include "base/system_message.hpp"
-
-/* Under AddressSanitizer what is not handed out must not be touched. */
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(address, size) static_cast<void>(0)
-#define ASAN_UNPOISON_MEMORY_REGION(address, size) static_cast<void>(0)
-#endif
 
 namespace qluks {
 

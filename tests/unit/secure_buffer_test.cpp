@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/poison.hpp"
 #include "base/secure_memory.hpp"
 
 namespace qluks {
@@ -145,7 +146,7 @@ TEST(SecureBuffer, WritingPastARegionIsCaught) {
   EXPECT_DEATH(*const_cast<volatile std::byte*>(a.data() - 1) = std::byte{1}, "");
 }
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef QLUKS_ADDRESS_SANITIZER
 TEST(SecureBuffer, SanitizerSeesWritesPastABuffer) {
   SecureBuffer a(100);
   EXPECT_DEATH(*const_cast<volatile std::byte*>(a.data() + 100) = std::byte{1}, "use-after-poison");
