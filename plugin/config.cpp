@@ -124,11 +124,13 @@ const char* Config::help() {
 }
 
 Status Config::set(std::string_view key, const char* value) {
-  const Parameter* nearest = &parameters[0];
   for (const Parameter& p : parameters) {
     if (p.name == key) return (this->*p.set)(value);
-    if (edit_distance(key, p.name) < edit_distance(key, nearest->name)) nearest = &p;
   }
+  const auto nearest =
+      std::min_element(std::begin(parameters), std::end(parameters), [key](const Parameter& a, const Parameter& b) {
+        return edit_distance(key, a.name) < edit_distance(key, b.name);
+      });
   return usage_error("unknown parameter " + std::string(key) + ": the nearest is " + std::string(nearest->name));
 }
 
