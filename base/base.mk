@@ -5,6 +5,8 @@ libbase_la_SOURCES = \
 	base/aligned.hpp \
 	base/block_device.hpp \
 	base/checked.hpp \
+	base/clock.cpp \
+	base/clock.hpp \
 	base/file_descriptor.hpp \
 	base/file_device.cpp \
 	base/file_device.hpp \

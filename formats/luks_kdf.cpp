@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <limits>
 
+#include "base/clock.hpp"
 #include "base/log.hpp"
 
 namespace qluks {
@@ -31,9 +31,9 @@ constexpr std::array<std::byte, 32> any_bytes{};
 
 template <class F>
 Result<double> seconds_taken(F&& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = monotonic_seconds();
   if (Status s = work(); !s) return propagate(s);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return monotonic_seconds() - start;
 }
 
 /* The shortest of three runs: whatever else the machine does makes a run longer, never shorter, and an estimate from

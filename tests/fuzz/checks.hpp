@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <span>
 #include <string>
 
 #include "base/result.hpp"
@@ -16,6 +18,11 @@ inline void check(bool holds, const char* what) {
   if (holds) return;
   std::fprintf(stderr, "fuzz: this does not hold: %s\n", what);
   std::abort();
+}
+
+/* std::equal is one instrumented comparison for each byte. */
+inline bool same(std::span<const std::byte> a, std::span<const std::byte> b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
 }
 
 /* Whatever an image says, a message is one line without control characters, and not a flood. */

@@ -18,6 +18,7 @@ fuzz_image = $(fuzz_entry) \
 	tests/fuzz/kdf_stub.cpp \
 	tests/fuzz/keyrings.hpp \
 	tests/fuzz/sparse_device.hpp \
+	tests/support/guarded.hpp \
 	$(END)
 fuzz_libs = libformats.la libsectorcrypto.la libbase.la
 if FUZZING

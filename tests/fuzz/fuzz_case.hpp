@@ -22,12 +22,14 @@ namespace qluks::fuzz {
 
 /* A request to the guest disk; both numbers are taken modulo what is possible. */
 struct RequestOnDisk {
-  uint8_t kind;
+  uint8_t kind;  /* the lowest bits; and large_request */
   uint8_t shift; /* of the offset, so that any part of a large disk can be meant */
   be32 offset;
   be32 length;
 };
 static_assert(sizeof(RequestOnDisk) == 10);
+
+inline constexpr uint8_t large_request = 0x80;
 
 inline constexpr size_t files_max = 2;
 

@@ -49,7 +49,7 @@ ScriptOnDisk script_for(const StoredImage& image, uint8_t keyring = 1) {
   script.keyring = keyring;
   script.cache = 2;
   const auto size = static_cast<uint32_t>(image.guest.size());
-  script.requests = {{{.kind = 0, .shift = 0, .offset = 0, .length = size - 1},
+  script.requests = {{{.kind = large_request, .shift = 0, .offset = 0, .length = size - 1},
                       {.kind = 1, .shift = 0, .offset = size / 2 + 77, .length = 3000},
                       {.kind = 2, .shift = 0, .offset = 0, .length = size - 1},
                       {.kind = 3, .shift = 0, .offset = 4096, .length = 8192}}};
