@@ -23,6 +23,8 @@
 #include <cstring>
 #include <new>
 
+#include "crypto/iv_rule.hpp"
+
 namespace qluks {
 
 namespace {
@@ -230,8 +232,8 @@ namespace {
 
 class AdiantumCipher final : public SectorCipher {
  public:
-  AdiantumCipher(uint64_t number_mask, Bytes key, size_t sector_size)
-      : adiantum_(key), number_mask_(number_mask), sector_size_(sector_size) {}
+  AdiantumCipher(const IvRule& rule, Bytes key, size_t sector_size)
+      : adiantum_(key), rule_(rule), sector_size_(sector_size) {}
 
   size_t sector_size() const noexcept override { return sector_size_; }
   std::string_view engine() const noexcept override { return "nettle"; }
@@ -250,21 +252,20 @@ class AdiantumCipher final : public SectorCipher {
   }
 
   Adiantum::Tweak tweak(uint64_t number) const noexcept {
-    Adiantum::Tweak tweak{};
-    Block{number & number_mask_, 0}.store(tweak.data());
+    Adiantum::Tweak tweak;
+    rule_.lay_out(number, {u8(tweak.data()), tweak.size()});
     return tweak;
   }
 
   Adiantum adiantum_;
-  uint64_t number_mask_;
+  IvRule rule_;
   size_t sector_size_;
 };
 
 } // namespace
 
 std::shared_ptr<const SectorCipher> make_adiantum_cipher(const CipherSpec& spec, Bytes key, size_t sector_size) {
-  const uint64_t number_mask = spec.iv == IvKind::plain ? 0xffffffff : ~uint64_t{0};
-  return std::make_shared<const AdiantumCipher>(number_mask, key, sector_size);
+  return std::make_shared<const AdiantumCipher>(iv_rule(spec, sector_size), key, sector_size);
 }
 
 } // namespace qluks

@@ -38,7 +38,7 @@ class Adiantum {
   BlockKey block_;
 };
 
-/* The tweak of a sector is its number in little-endian order.  Key and sector size have to be legal. */
+/* The tweak of a sector is its IV.  Key and sector size have to be legal. */
 std::shared_ptr<const SectorCipher> make_adiantum_cipher(const CipherSpec& spec, std::span<const std::byte> key,
                                                          size_t sector_size);
 

@@ -25,9 +25,13 @@ constexpr std::array ciphers{
     Named<BlockCipher>{"des3_ede", BlockCipher::des3_ede},
     Named<BlockCipher>{"xchacha20,aes", BlockCipher::xchacha20_aes},
 };
-constexpr std::array modes{Named<CipherMode>{"xts", CipherMode::xts}, Named<CipherMode>{"cbc", CipherMode::cbc},
-                           Named<CipherMode>{"ecb", CipherMode::ecb}, Named<CipherMode>{"ctr", CipherMode::ctr},
-                           Named<CipherMode>{"adiantum", CipherMode::adiantum}};
+constexpr std::array modes{
+    Named<CipherMode>{"xts", CipherMode::xts},           Named<CipherMode>{"cbc", CipherMode::cbc},
+    Named<CipherMode>{"ecb", CipherMode::ecb},           Named<CipherMode>{"ctr", CipherMode::ctr},
+    Named<CipherMode>{"xctr", CipherMode::xctr},         Named<CipherMode>{"pcbc", CipherMode::pcbc},
+    Named<CipherMode>{"cfb", CipherMode::cfb},           Named<CipherMode>{"ofb", CipherMode::ofb},
+    Named<CipherMode>{"adiantum", CipherMode::adiantum},
+};
 constexpr std::array ivs{Named<IvKind>{"plain", IvKind::plain},         Named<IvKind>{"plain64", IvKind::plain64},
                          Named<IvKind>{"plain64be", IvKind::plain64be}, Named<IvKind>{"null", IvKind::null},
                          Named<IvKind>{"benbi", IvKind::benbi},         Named<IvKind>{"eboiv", IvKind::eboiv},
@@ -119,7 +123,7 @@ Status parse_iv(std::string_view text, std::string_view rest, CipherSpec& spec) 
 constexpr bool goes_with(BlockCipher cipher, CipherMode mode) noexcept {
   const bool is_wide = cipher == BlockCipher::xchacha20_aes;
   if (is_wide || mode == CipherMode::adiantum) return is_wide && mode == CipherMode::adiantum;
-  return mode != CipherMode::xts || block_bytes_of(cipher) == 16;
+  return (mode != CipherMode::xts && mode != CipherMode::xctr) || block_bytes_of(cipher) == 16;
 }
 
 std::string modes_of(BlockCipher cipher) {
@@ -132,10 +136,11 @@ std::string modes_of(BlockCipher cipher) {
 
 /* Parts that are known but do not go together. */
 Status check_combination(std::string_view text, const CipherSpec& spec) {
-  if (spec.mode == CipherMode::adiantum && spec.iv != IvKind::plain && spec.iv != IvKind::plain64) {
-    return refuse(text, "iv", name_of(ivs, spec.iv), "plain and plain64 with adiantum");
+  const bool needs_blocks = spec.iv == IvKind::benbi || spec.iv == IvKind::eboiv || spec.iv == IvKind::essiv;
+  if (spec.mode == CipherMode::adiantum && needs_blocks) {
+    return refuse(text, "iv", name_of(ivs, spec.iv), "plain, plain64, plain64be and null with adiantum");
   }
-  if (spec.iv == IvKind::eboiv && spec.mode == CipherMode::ctr) return refuse(text, "iv", "eboiv", "with cbc and xts");
+  if (spec.iv == IvKind::eboiv && is_stream(spec.mode)) return refuse(text, "iv", "eboiv", "with cbc, pcbc and xts");
   return ok();
 }
 
@@ -176,7 +181,7 @@ Result<CipherSpec> parse_cipher_spec(std::string_view text, CipherUse use) {
   const bool bare_ecb = rest == "ecb";
   const std::string_view mode_name = next_part(rest, '-');
   const CipherMode* mode = find_named(modes, mode_name);
-  if (mode == nullptr) return refuse(text, "mode", mode_name, "xts, cbc, ecb, ctr and adiantum");
+  if (mode == nullptr) return refuse(text, "mode", mode_name, "xts, cbc, ecb, ctr, xctr, pcbc, cfb, ofb and adiantum");
   if (!goes_with(*cipher, *mode)) return refuse(text, "mode", mode_name, modes_of(*cipher));
   CipherSpec spec{.cipher = *cipher, .mode = *mode, .iv = IvKind::none, .use = use};
   if (bare_ecb) return spec;

@@ -14,8 +14,13 @@
 namespace qluks {
 
 enum class BlockCipher : uint8_t { aes, serpent, twofish, camellia, cast5, blowfish, des3_ede, xchacha20_aes };
-enum class CipherMode : uint8_t { xts, cbc, ecb, ctr, adiantum };
+enum class CipherMode : uint8_t { xts, cbc, ecb, ctr, xctr, pcbc, cfb, ofb, adiantum };
 enum class IvKind : uint8_t { none, plain, plain64, plain64be, null, benbi, eboiv, essiv }; /* none: with ecb only */
+
+/* Modes that encrypt a stream of bytes: the kernel says that their blocks have one byte. */
+constexpr bool is_stream(CipherMode mode) noexcept {
+  return mode == CipherMode::ctr || mode == CipherMode::xctr || mode == CipherMode::cfb || mode == CipherMode::ofb;
+}
 
 constexpr size_t block_bytes_of(BlockCipher cipher) noexcept {
   return cipher == BlockCipher::cast5 || cipher == BlockCipher::blowfish || cipher == BlockCipher::des3_ede ? 8 : 16;
@@ -41,7 +46,7 @@ constexpr bool is_key_bytes_of(BlockCipher cipher, size_t bytes) noexcept {
  * differently, as dm-crypt sees a mode where cryptsetup sees a block cipher:
  *
  *                payload                                          key slot
- *      ctr-benbi counts bytes, since the blocks of CTR are bytes  counts blocks
+ *      ctr-benbi counts bytes, since it encrypts a stream         counts blocks
  *      xts-eboiv encrypts by XTS, with each half of the key       encrypts a block with the whole key
  */
 enum class CipherUse : uint8_t { payload, key_slot };

@@ -17,6 +17,7 @@ libsectorcrypto_la_SOURCES = \
 	crypto/hash.cpp \
 	crypto/hash.hpp \
 	crypto/iv.hpp \
+	crypto/iv_rule.hpp \
 	crypto/kernel.hpp \
 	crypto/kernel_nettle.hpp \
 	crypto/mode_cipher.cpp \

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The IV of a sector is made in three steps, all of them fixed when the cipher is made:
  *
- *      count    number = sector · factor + addend     benbi counts blocks from 1, eboiv bytes, the others sectors
- *      lay out  LE64(number) at the start of the block, or BE64(number) at its end
+ *      count    number = sector · factor + addend     iv_rule.hpp
+ *      lay out  number as a block
  *      encrypt  with each of the IV keys in turn: those of ESSIV or EBOIV, then XTS's tweak key
  *
- * CTR takes the IV as its first counter block; ECB takes none.
+ * CTR takes the IV as its first counter block, XCTR combines it with each counter block; ECB takes none.
  */
 #include "crypto/mode_cipher.hpp"
 
@@ -17,8 +17,8 @@
 #include <cstring>
 #include <vector>
 
-#include "base/wire.hpp"
 #include "crypto/block_key.hpp"
+#include "crypto/iv_rule.hpp"
 #include "crypto/kernel.hpp"
 #include "crypto/xts_run.hpp"
 
@@ -28,31 +28,8 @@ namespace {
 
 using Bytes = std::span<const std::byte>;
 
-struct IvRule {
-  uint64_t factor = 1;
-  uint64_t addend = 0;
-  uint64_t mask = ~uint64_t{0};
-  bool big_endian = false;
-};
-
-IvRule iv_rule(const CipherSpec& spec, size_t sector_size) noexcept {
-  /* A block of CTR is a byte to dm-crypt. */
-  const bool bytewise = spec.mode == CipherMode::ctr && spec.use == CipherUse::payload;
-  switch (spec.iv) {
-    case IvKind::none:
-    case IvKind::null:
-      return {.mask = 0};
-    case IvKind::plain:
-      return {.mask = 0xffffffff};
-    case IvKind::plain64be:
-      return {.big_endian = true};
-    case IvKind::benbi:
-      return {.factor = bytewise ? 512 : 512 / block_bytes_of(spec.cipher), .addend = 1, .big_endian = true};
-    case IvKind::eboiv:
-      return {.factor = sector_size}; /* of a number in units of 512 bytes: as dm-crypt has it */
-    default:
-      return {};
-  }
+void xor_block(uint8_t* block, const uint8_t* other, size_t size) noexcept {
+  for (size_t i = 0; i < size; ++i) block[i] ^= other[i];
 }
 
 struct IvKey {
@@ -63,7 +40,7 @@ struct IvKey {
     uint8_t before[block_bytes];
     std::copy_n(block, key.block_bytes(), before);
     key.encrypt_block(block);
-    for (size_t i = 0; combine && i < key.block_bytes(); ++i) block[i] ^= before[i];
+    if (combine) xor_block(block, before, key.block_bytes());
   }
 };
 
@@ -73,11 +50,7 @@ struct ModeKeys {
   std::vector<IvKey> iv;
 
   void make_iv(uint64_t sector, uint8_t* block) const noexcept {
-    const uint64_t number = (sector * rule.factor + rule.addend) & rule.mask;
-    const size_t block_size = data.block_bytes();
-    be64 laid_out = rule.big_endian ? number : __builtin_bswap64(number);
-    std::memset(block, 0, block_size);
-    std::memcpy(rule.big_endian ? block + block_size - sizeof laid_out : block, &laid_out, sizeof laid_out);
+    rule.lay_out(sector, {block, data.block_bytes()});
     for (const IvKey& key : iv) key.apply(block);
   }
 };
@@ -93,6 +66,17 @@ void for_each_sector(const ModeKeys& keys, const SectorRun& run, Mode mode) noex
     mode(iv, run.sector_size, reinterpret_cast<uint8_t*>(run.out + i * run.sector_size),
          reinterpret_cast<const uint8_t*>(run.in + i * run.sector_size));
   }
+}
+
+/* Calls `turn(iv, number, block)` for each block, in place; `number` counts from 0 in each sector, and what is done to
+ * `iv` stays until the next sector. */
+template <class Turn>
+void for_each_block(const ModeKeys& keys, const SectorRun& run, Turn turn) noexcept {
+  const size_t size = keys.data.block_bytes();
+  for_each_sector(keys, run, [&](uint8_t* iv, size_t length, uint8_t* out, const uint8_t* in) {
+    if (out != in) std::copy_n(in, length, out);
+    for (uint32_t number = 0; number < length / size; ++number) turn(iv, number, out + number * size);
+  });
 }
 
 void cbc_encrypt_run(const ModeKeys& keys, const SectorRun& run) noexcept {
@@ -114,6 +98,60 @@ void ctr_run(const ModeKeys& keys, const SectorRun& run) noexcept {
   const BlockKey& key = keys.data;
   for_each_sector(keys, run, [&key](uint8_t* iv, size_t length, uint8_t* out, const uint8_t* in) {
     ctr_crypt(key.encrypt_context(), key.encrypt_blocks(), key.block_bytes(), iv, length, out, in);
+  });
+}
+
+/* Either direction: block i of a sector, from 1, is combined with IV ⊕ i encrypted. */
+void xctr_run(const ModeKeys& keys, const SectorRun& run) noexcept {
+  for_each_block(keys, run, [&keys](uint8_t* iv, uint32_t number, uint8_t* block) {
+    uint8_t stream[block_bytes];
+    std::copy_n(iv, block_bytes, stream);
+    for (size_t i = 0; i < sizeof number; ++i) stream[i] ^= static_cast<uint8_t>((number + 1) >> (8 * i));
+    keys.data.encrypt_block(stream);
+    xor_block(block, stream, block_bytes);
+  });
+}
+
+/* Either direction: the stream is the IV encrypted, that encrypted, … */
+void ofb_run(const ModeKeys& keys, const SectorRun& run) noexcept {
+  for_each_block(keys, run, [&keys](uint8_t* iv, uint32_t /*number*/, uint8_t* block) {
+    keys.data.encrypt_block(iv);
+    xor_block(block, iv, keys.data.block_bytes());
+  });
+}
+
+/* The stream is the block of cipher text before, encrypted. */
+void cfb_encrypt_run(const ModeKeys& keys, const SectorRun& run) noexcept {
+  for_each_block(keys, run, [&keys](uint8_t* iv, uint32_t /*number*/, uint8_t* block) {
+    keys.data.encrypt_block(iv);
+    xor_block(block, iv, keys.data.block_bytes());
+    std::copy_n(block, keys.data.block_bytes(), iv);
+  });
+}
+
+void cfb_decrypt_run(const ModeKeys& keys, const SectorRun& run) noexcept {
+  for_each_block(keys, run, [&keys](uint8_t* iv, uint32_t /*number*/, uint8_t* block) {
+    uint8_t encrypted[block_bytes];
+    std::copy_n(block, keys.data.block_bytes(), encrypted);
+    keys.data.encrypt_block(iv);
+    xor_block(block, iv, keys.data.block_bytes());
+    std::copy_n(encrypted, keys.data.block_bytes(), iv);
+  });
+}
+
+/* CBC whose next IV is plain text ⊕ cipher text. */
+template <void (BlockKey::*turn_block)(uint8_t*) const noexcept>
+void pcbc_run(const ModeKeys& keys, const SectorRun& run) noexcept {
+  constexpr bool encrypts = turn_block == &BlockKey::encrypt_block;
+  for_each_block(keys, run, [&keys](uint8_t* iv, uint32_t /*number*/, uint8_t* block) {
+    const size_t size = keys.data.block_bytes();
+    uint8_t before[block_bytes];
+    std::copy_n(block, size, before);
+    if (encrypts) xor_block(block, iv, size);
+    (keys.data.*turn_block)(block);
+    if (!encrypts) xor_block(block, iv, size);
+    std::copy_n(before, size, iv);
+    xor_block(iv, block, size);
   });
 }
 
@@ -150,6 +188,14 @@ ModeFunctions mode_functions(CipherMode mode) noexcept {
       return {ecb_encrypt_run, ecb_decrypt_run};
     case CipherMode::ctr:
       return {ctr_run, ctr_run};
+    case CipherMode::xctr:
+      return {xctr_run, xctr_run};
+    case CipherMode::pcbc:
+      return {pcbc_run<&BlockKey::encrypt_block>, pcbc_run<&BlockKey::decrypt_block>};
+    case CipherMode::cfb:
+      return {cfb_encrypt_run, cfb_decrypt_run};
+    case CipherMode::ofb:
+      return {ofb_run, ofb_run};
     default:
       return {xts_encrypt_run, xts_decrypt_run};
   }

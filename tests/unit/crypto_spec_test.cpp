@@ -38,6 +38,11 @@ TEST(CipherSpec, NamesOfDmCryptAreKnown) {
                                       "camellia-ctr-essiv:sha256",
                                       "cast5-cbc-plain",
                                       "blowfish-cbc-essiv:sha256",
+                                      "aes-pcbc-eboiv",
+                                      "aes-xctr-plain64",
+                                      "cast5-cfb-null",
+                                      "serpent-ofb-benbi",
+                                      "xchacha20,aes-adiantum-null",
                                       "des3_ede-cbc-plain64",
                                       "cast5-ctr-null",
                                       "xchacha20,aes-adiantum-plain64",
@@ -106,7 +111,10 @@ TEST(CipherSpec, RefusalNamesTheUnknownPart) {
       {"capi:ecb(cipher_null)-null", "null cipher"},
       {"capi:capi:xts(aes)-plain64", "mode \"capi:xts\""},
       {"aes-lrw-benbi", "mode \"lrw\""},
-      {"aes-pcbc-plain64", "mode \"pcbc\""},
+      {"aes-hctr2-plain64", "mode \"hctr2\""},
+      {"cast5-xctr-plain64", "mode \"xctr\""},
+      {"aes-ofb-eboiv", "iv \"eboiv\""},
+      {"xchacha20,aes-adiantum-benbi", "iv \"benbi\""},
       {"aes-gcm-random", "mode \"gcm\""},
       {"aes-ecb-plain64", "iv \"plain64\""},
       {"aes-ecb-", "iv \"\""},
@@ -149,8 +157,10 @@ TEST(CipherSpec, ErrorHoldsNoControlCharacterOfAHeader) {
 }
 
 TEST(CipherSpec, ServedCiphersAreAllModesThatEachHas) {
-  EXPECT_TRUE(served_ciphers().starts_with("aes-xts aes-cbc aes-ecb aes-ctr serpent-xts "));
-  EXPECT_TRUE(served_ciphers().ends_with(" des3_ede-cbc des3_ede-ecb des3_ede-ctr xchacha20,aes-adiantum"));
+  EXPECT_TRUE(
+      served_ciphers().starts_with("aes-xts aes-cbc aes-ecb aes-ctr aes-xctr aes-pcbc aes-cfb aes-ofb serpent-xts "));
+  EXPECT_TRUE(served_ciphers().ends_with(
+      " des3_ede-cbc des3_ede-ecb des3_ede-ctr des3_ede-pcbc des3_ede-cfb des3_ede-ofb xchacha20,aes-adiantum"));
 }
 
 TEST(CipherSpec, KeyOfXtsIsTwoKeys) {

@@ -84,24 +84,25 @@ def times_x(tweak):
 
 def iv_maker(cipher, mode, kind, key, sector_size):
     size = block_bytes(cipher)
+    iv_size = 32 if mode == "adiantum" else size
     ecb = CIPHERS.get(cipher)
     name, _, hash = kind.partition(":")
     if name == "essiv":
         essiv = ecb(hashlib.new(hash.replace("-", "_"), key).digest())
         return lambda n: essiv(n.to_bytes(size, "little"))
     if name == "benbi":
-        # dm-crypt counts blocks of the mode, and CTR has blocks of one byte.
-        block = 1 if mode == "ctr" else size
-        return lambda n: ((n * (512 // block) + 1) % 2**64).to_bytes(size, "big")
+        # dm-crypt counts blocks of the mode.
+        block = 1 if mode in STREAMS else size
+        return lambda n: ((n * (512 // block) + 1) % 2**64).to_bytes(iv_size, "big")
     if name == "eboiv":
         # dm-crypt encrypts a block of zeroes by the mode.
         return lambda n: MODES[mode](cipher, key, (n * sector_size % 2**64).to_bytes(size, "little"), bytes(size))
     return {
         "none": lambda n: None,
-        "plain": lambda n: (n % 2**32).to_bytes(size, "little"),
-        "plain64": lambda n: n.to_bytes(size, "little"),
-        "plain64be": lambda n: n.to_bytes(size, "big"),
-        "null": lambda n: bytes(size),
+        "plain": lambda n: (n % 2**32).to_bytes(iv_size, "little"),
+        "plain64": lambda n: n.to_bytes(iv_size, "little"),
+        "plain64be": lambda n: n.to_bytes(iv_size, "big"),
+        "null": lambda n: bytes(iv_size),
     }[name]
 
 
@@ -143,6 +144,41 @@ def ctr_sector(cipher, key, iv, plain):
     return text
 
 
+def xctr_sector(cipher, key, iv, plain):
+    encrypt = CIPHERS[cipher](key)
+    return b"".join(
+        xor(block, encrypt(xor(iv, (i + 1).to_bytes(16, "little")))) for i, block in enumerate(blocks(cipher, plain))
+    )
+
+
+def pcbc_sector(cipher, key, iv, plain):
+    encrypt = CIPHERS[cipher](key)
+    text = b""
+    for block in blocks(cipher, plain):
+        encrypted = encrypt(xor(block, iv))
+        iv = xor(block, encrypted)
+        text += encrypted
+    return text
+
+
+def cfb_sector(cipher, key, iv, plain):
+    encrypt = CIPHERS[cipher](key)
+    text = b""
+    for block in blocks(cipher, plain):
+        iv = xor(block, encrypt(iv))
+        text += iv
+    return text
+
+
+def ofb_sector(cipher, key, iv, plain):
+    encrypt = CIPHERS[cipher](key)
+    text = b""
+    for block in blocks(cipher, plain):
+        iv = encrypt(iv)
+        text += xor(block, iv)
+    return text
+
+
 def chacha20(key, nonce, text):
     """With the whole last row of its state, counter and nonce, given."""
     return Cipher(algorithms.ChaCha20(key, nonce), None).encryptor().update(text)
@@ -179,7 +215,7 @@ def adiantum_sector(cipher, key, iv, plain):
 
     def hash(left):
         hashes = b"".join(nh(nh_key, left[at : at + 1024]) for at in range(0, len(left), 1024))
-        tweak = (8 * len(left)).to_bytes(16, "little") + iv + bytes(16)
+        tweak = (8 * len(left)).to_bytes(16, "little") + iv
         return poly1305(keys[32:48], tweak) + poly1305(keys[48:64], hashes)
 
     left, right = plain[:-16], int.from_bytes(plain[-16:], "little")
@@ -188,7 +224,20 @@ def adiantum_sector(cipher, key, iv, plain):
     return left + ((int.from_bytes(middle, "little") - hash(left)) % 2**128).to_bytes(16, "little")
 
 
-MODES = {"adiantum": adiantum_sector, "xts": xts_sector, "cbc": cbc_sector, "ecb": ecb_sector, "ctr": ctr_sector}
+MODES = {
+    "adiantum": adiantum_sector,
+    "xts": xts_sector,
+    "cbc": cbc_sector,
+    "ecb": ecb_sector,
+    "ctr": ctr_sector,
+    "xctr": xctr_sector,
+    "pcbc": pcbc_sector,
+    "cfb": cfb_sector,
+    "ofb": ofb_sector,
+}
+
+# Of them the kernel says that their blocks have one byte.
+STREAMS = "ctr", "xctr", "cfb", "ofb"
 
 
 def print_run(cipher, mode, kind, key_bytes, sector_size, first, count):
@@ -218,17 +267,18 @@ def kinds_of(cipher, mode):
     essiv = {"cast5": ["essiv:md5"], "des3_ede": []}.get(cipher, ["essiv:sha256"])
     plain = ["plain", "plain64", "plain64be", "null", *essiv]
     blocks = plain + ["benbi", "eboiv"]
-    return {"xts": blocks, "cbc": blocks, "ctr": plain + ["benbi"], "ecb": ["none"]}[mode]
+    streams = plain + ["benbi"]
+    return {"xts": blocks, "cbc": blocks, "pcbc": blocks, "ecb": ["none"]}.get(mode, streams)
 
 
 def print_modes():
     print(HEAD % "single blocks by OpenSSL and libgcrypt")
-    for kind in "plain", "plain64":
+    for kind in "plain", "plain64", "plain64be", "null":
         print_run("xchacha20,aes", "adiantum", kind, 32, 512, 2**32 - 2, 4)
         print_run("xchacha20,aes", "adiantum", kind, 32, 4096, 2**64 - 8, 3)
     for cipher in CIPHERS:
-        for mode in "xts", "cbc", "ecb", "ctr":
-            if cipher in LONGEST_KEYS and mode == "xts":
+        for mode in "xts", "cbc", "ecb", "ctr", "xctr", "pcbc", "cfb", "ofb":
+            if cipher in LONGEST_KEYS and mode in ("xts", "xctr"):
                 continue
             keys = 2 if mode == "xts" else 1
             longest = LONGEST_KEYS.get(cipher, 32) * keys
