@@ -31,6 +31,7 @@ IVS = {"xts": ["plain64", "plain", "plain64be", "null", "benbi", "eboiv", "essiv
        "cbc": ["plain64", "plain", "plain64be", "null", "benbi", "eboiv", "essiv:sha256"],
        "ctr": ["plain64", "plain", "plain64be", "null", "benbi", "essiv:sha256"],
        "ecb": [None]}
+OLD_MODES = {"pcbc": IVS["cbc"], "cfb": IVS["ctr"], "ofb": IVS["ctr"]}
 KEY_BITS = {"xts": [256, 384, 512], "cbc": [128, 192, 256], "ctr": [128, 192, 256], "ecb": [128, 192, 256]}
 WIDE_CIPHERS = ["aes", "serpent", "twofish", "camellia"]
 LARGE_SECTORS = [1024, 2048, 4096]
@@ -91,6 +92,28 @@ def large_sector_numbers():
             yield Case(2, cipher, 256, sector, AT_2_TIB)
 
 
+def short_blocks():
+    """Ciphers whose blocks have 8 bytes; CAST5 is above in every IV."""
+    for cipher, bits in (("blowfish", 256), ("des3_ede", 192)):
+        for mode in ("cbc", "ctr", "ecb"):
+            for iv in IVS[mode]:
+                if (cipher, iv) != ("des3_ede", "essiv:sha256"):  # no digest has 192 bits
+                    yield Case(2, name(cipher, mode, iv), bits)
+        for sector in LARGE_SECTORS:
+            yield Case(2, f"{cipher}-cbc-plain64", bits, sector)
+        yield Case(1, f"{cipher}-cbc-plain64", bits)
+    for cipher, bits in (("blowfish", 128), ("blowfish", 448), ("cast5", 40), ("cast5", 64)):
+        yield Case(2, f"{cipher}-cbc-plain64", bits)
+
+
+def old_modes():
+    for mode, ivs in OLD_MODES.items():
+        for iv in ivs:
+            yield Case(1, name("aes", mode, iv), 256)
+        yield Case(2, f"serpent-{mode}-plain64", 256, 4096)
+        yield Case(2, f"cast5-{mode}-plain64", 128)
+
+
 def kernel_names():
     for version in (1, 2):
         for cipher in ("xts(aes)-plain64", "cbc(serpent)-plain64", "cbc(aes)-essiv:sha256", "essiv(cbc(aes),sha256)-plain64",
@@ -105,7 +128,8 @@ def refused():
     yield Case(2, "aes-xts-eboiv", 512, more=SLOT_OF_ITS_OWN)
 
 
-GROUPS = [every_iv, every_key_size, every_sector_size, large_sector_numbers, refused, kernel_names]
+GROUPS = [every_iv, every_key_size, every_sector_size, large_sector_numbers, short_blocks, old_modes, refused,
+          kernel_names]
 
 
 def numbered_cases():
