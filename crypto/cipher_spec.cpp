@@ -30,13 +30,14 @@ constexpr std::array modes{
     Named<CipherMode>{"ecb", CipherMode::ecb},           Named<CipherMode>{"ctr", CipherMode::ctr},
     Named<CipherMode>{"xctr", CipherMode::xctr},         Named<CipherMode>{"pcbc", CipherMode::pcbc},
     Named<CipherMode>{"cfb", CipherMode::cfb},           Named<CipherMode>{"ofb", CipherMode::ofb},
-    Named<CipherMode>{"adiantum", CipherMode::adiantum},
+    Named<CipherMode>{"lrw", CipherMode::lrw},           Named<CipherMode>{"adiantum", CipherMode::adiantum},
 };
 constexpr std::array ivs{Named<IvKind>{"plain", IvKind::plain},         Named<IvKind>{"plain64", IvKind::plain64},
                          Named<IvKind>{"plain64be", IvKind::plain64be}, Named<IvKind>{"null", IvKind::null},
                          Named<IvKind>{"benbi", IvKind::benbi},         Named<IvKind>{"eboiv", IvKind::eboiv},
                          Named<IvKind>{"essiv", IvKind::essiv}};
 
+constexpr std::string_view mode_list = "xts, cbc, ecb, ctr, xctr, pcbc, cfb, ofb, lrw and adiantum";
 constexpr std::string_view cipher_list = "aes, serpent, twofish, camellia, cast5, blowfish, des3_ede and xchacha20,aes";
 
 template <class T, size_t N>
@@ -123,7 +124,8 @@ Status parse_iv(std::string_view text, std::string_view rest, CipherSpec& spec) 
 constexpr bool goes_with(BlockCipher cipher, CipherMode mode) noexcept {
   const bool is_wide = cipher == BlockCipher::xchacha20_aes;
   if (is_wide || mode == CipherMode::adiantum) return is_wide && mode == CipherMode::adiantum;
-  return (mode != CipherMode::xts && mode != CipherMode::xctr) || block_bytes_of(cipher) == 16;
+  const bool needs_wide_blocks = mode == CipherMode::xts || mode == CipherMode::xctr || mode == CipherMode::lrw;
+  return !needs_wide_blocks || block_bytes_of(cipher) == 16;
 }
 
 std::string modes_of(BlockCipher cipher) {
@@ -140,7 +142,9 @@ Status check_combination(std::string_view text, const CipherSpec& spec) {
   if (spec.mode == CipherMode::adiantum && needs_blocks) {
     return refuse(text, "iv", name_of(ivs, spec.iv), "plain, plain64, plain64be and null with adiantum");
   }
-  if (spec.iv == IvKind::eboiv && is_stream(spec.mode)) return refuse(text, "iv", "eboiv", "with cbc, pcbc and xts");
+  if (spec.iv == IvKind::eboiv && is_stream(spec.mode)) {
+    return refuse(text, "iv", "eboiv", "with cbc, pcbc, xts and lrw");
+  }
   return ok();
 }
 
@@ -160,10 +164,15 @@ std::string CipherSpec::name() const {
   return text;
 }
 
+size_t CipherSpec::tweak_key_bytes(size_t key_bytes) const noexcept {
+  if (mode == CipherMode::xts) return key_bytes / 2;
+  return mode == CipherMode::lrw ? std::min(key_bytes, block_bytes_of(cipher)) : 0;
+}
+
 bool CipherSpec::accepts_key_bytes(size_t bytes) const noexcept {
-  if (mode != CipherMode::xts) return is_key_bytes_of(cipher, bytes);
   const bool must_be_one = use == CipherUse::key_slot && iv == IvKind::eboiv;
-  return bytes % 2 == 0 && is_key_bytes_of(cipher, bytes / 2) && (!must_be_one || is_key_bytes_of(cipher, bytes));
+  return (mode != CipherMode::xts || bytes % 2 == 0) && is_key_bytes_of(cipher, bytes - tweak_key_bytes(bytes)) &&
+         (!must_be_one || is_key_bytes_of(cipher, bytes));
 }
 
 Result<CipherSpec> parse_cipher_spec(std::string_view text, CipherUse use) {
@@ -181,7 +190,7 @@ Result<CipherSpec> parse_cipher_spec(std::string_view text, CipherUse use) {
   const bool bare_ecb = rest == "ecb";
   const std::string_view mode_name = next_part(rest, '-');
   const CipherMode* mode = find_named(modes, mode_name);
-  if (mode == nullptr) return refuse(text, "mode", mode_name, "xts, cbc, ecb, ctr, xctr, pcbc, cfb, ofb and adiantum");
+  if (mode == nullptr) return refuse(text, "mode", mode_name, mode_list);
   if (!goes_with(*cipher, *mode)) return refuse(text, "mode", mode_name, modes_of(*cipher));
   CipherSpec spec{.cipher = *cipher, .mode = *mode, .iv = IvKind::none, .use = use};
   if (bare_ecb) return spec;

@@ -14,7 +14,7 @@
 namespace qluks {
 
 enum class BlockCipher : uint8_t { aes, serpent, twofish, camellia, cast5, blowfish, des3_ede, xchacha20_aes };
-enum class CipherMode : uint8_t { xts, cbc, ecb, ctr, xctr, pcbc, cfb, ofb, adiantum };
+enum class CipherMode : uint8_t { xts, cbc, ecb, ctr, xctr, pcbc, cfb, ofb, lrw, adiantum };
 enum class IvKind : uint8_t { none, plain, plain64, plain64be, null, benbi, eboiv, essiv }; /* none: with ecb only */
 
 /* Modes that encrypt a stream of bytes: the kernel says that their blocks have one byte. */
@@ -42,12 +42,13 @@ constexpr bool is_key_bytes_of(BlockCipher cipher, size_t bytes) noexcept {
   }
 }
 
-/* Payloads are encrypted by dm-crypt, key slots by cryptsetup itself.  The two take "ctr-benbi" and "xts-eboiv"
+/* Payloads are encrypted by dm-crypt, key slots by cryptsetup itself.  The two take some names
  * differently, as dm-crypt sees a mode where cryptsetup sees a block cipher:
  *
  *                payload                                          key slot
  *      ctr-benbi counts bytes, since it encrypts a stream         counts blocks
  *      xts-eboiv encrypts by XTS, with each half of the key       encrypts a block with the whole key
+ *      lrw-eboiv encrypts by LRW, with each part of the key       the same
  */
 enum class CipherUse : uint8_t { payload, key_slot };
 
@@ -61,8 +62,11 @@ struct CipherSpec {
   /* The name in full. */
   std::string name() const;
 
-  /* Is a key of that many bytes legal?  An XTS key is two keys of the cipher.  For a key slot under xts-eboiv it has
-   * to be one as well. */
+  /* How many bytes at the end of a key make the tweaks: half of it with XTS, a block with LRW, else none. */
+  size_t tweak_key_bytes(size_t key_bytes) const noexcept;
+
+  /* Is a key of that many bytes legal?  What encrypts the data has to be a key of the cipher, for XTS both halves.
+   * For a key slot under xts-eboiv or lrw-eboiv the whole has to be one as well. */
   bool accepts_key_bytes(size_t bytes) const noexcept;
 };
 

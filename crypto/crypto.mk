@@ -20,6 +20,8 @@ libsectorcrypto_la_SOURCES = \
 	crypto/iv_rule.hpp \
 	crypto/kernel.hpp \
 	crypto/kernel_nettle.hpp \
+	crypto/lrw_tweak.cpp \
+	crypto/lrw_tweak.hpp \
 	crypto/mode_cipher.cpp \
 	crypto/mode_cipher.hpp \
 	crypto/pbkdf.hpp \

@@ -5,7 +5,8 @@
  *      lay out  number as a block
  *      encrypt  with each of the IV keys in turn: those of ESSIV or EBOIV, then XTS's tweak key
  *
- * CTR takes the IV as its first counter block, XCTR combines it with each counter block; ECB takes none.
+ * CTR takes the IV as its first counter block, XCTR combines it with each counter block; to LRW it is the number of the
+ * first block; ECB takes none.
  */
 #include "crypto/mode_cipher.hpp"
 
@@ -15,11 +16,13 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "crypto/block_key.hpp"
 #include "crypto/iv_rule.hpp"
 #include "crypto/kernel.hpp"
+#include "crypto/lrw_tweak.hpp"
 #include "crypto/xts_run.hpp"
 
 namespace qluks {
@@ -34,10 +37,12 @@ void xor_block(uint8_t* block, const uint8_t* other, size_t size) noexcept {
 
 struct IvKey {
   BlockKey key;
-  bool combine = false; /* what is encrypted with the result, by exclusive or */
+  bool combine = false;               /* what is encrypted with the result, by exclusive or */
+  std::optional<LrwTweak> tweak = {}; /* takes the block as a number, and its tweak is encrypted */
 
   void apply(uint8_t* block) const noexcept {
     uint8_t before[block_bytes];
+    if (tweak) tweak->make(block, 0, block);
     std::copy_n(block, key.block_bytes(), before);
     key.encrypt_block(block);
     if (combine) xor_block(block, before, key.block_bytes());
@@ -48,6 +53,7 @@ struct ModeKeys {
   BlockKey data;
   IvRule rule;
   std::vector<IvKey> iv;
+  std::optional<LrwTweak> lrw;
 
   void make_iv(uint64_t sector, uint8_t* block) const noexcept {
     rule.lay_out(sector, {block, data.block_bytes()});
@@ -155,6 +161,18 @@ void pcbc_run(const ModeKeys& keys, const SectorRun& run) noexcept {
   });
 }
 
+/* XTS with tweaks of LRW. */
+template <void (BlockKey::*turn_block)(uint8_t*) const noexcept>
+void lrw_run(const ModeKeys& keys, const SectorRun& run) noexcept {
+  for_each_block(keys, run, [&keys](uint8_t* iv, uint32_t number, uint8_t* block) {
+    uint8_t tweak[block_bytes];
+    keys.lrw->make(iv, number, tweak);
+    xor_block(block, tweak, block_bytes);
+    (keys.data.*turn_block)(block);
+    xor_block(block, tweak, block_bytes);
+  });
+}
+
 void ecb_encrypt_run(const ModeKeys& keys, const SectorRun& run) noexcept {
   keys.data.encrypt_blocks()(keys.data.encrypt_context(), run.count * run.sector_size,
                              reinterpret_cast<uint8_t*>(run.out), reinterpret_cast<const uint8_t*>(run.in));
@@ -196,6 +214,8 @@ ModeFunctions mode_functions(CipherMode mode) noexcept {
       return {cfb_encrypt_run, cfb_decrypt_run};
     case CipherMode::ofb:
       return {ofb_run, ofb_run};
+    case CipherMode::lrw:
+      return {lrw_run<&BlockKey::encrypt_block>, lrw_run<&BlockKey::decrypt_block>};
     default:
       return {xts_encrypt_run, xts_decrypt_run};
   }
@@ -223,30 +243,44 @@ class ModeCipher final : public SectorCipher {
   size_t sector_size_;
 };
 
-/* dm-crypt has a block of zeroes encrypted by the cipher in its mode, with the number as the IV.  By XTS that block
- * comes out as the tweak encrypted and combined with the tweak. */
+/* What encrypts the data, and what makes the tweaks, if the mode has any. */
+struct SplitKey {
+  Bytes data;
+  Bytes tweak;
+};
+
+SplitKey split_key(const CipherSpec& spec, Bytes key) noexcept {
+  const size_t data_bytes = key.size() - spec.tweak_key_bytes(key.size());
+  return {key.first(data_bytes), key.subspan(data_bytes)};
+}
+
+/* dm-crypt has a block of zeroes encrypted by the cipher in its mode, with the number as the IV.  By XTS and LRW that
+ * block comes out as the tweak encrypted and combined with the tweak. */
 void add_eboiv_keys(const CipherSpec& spec, Bytes key, std::vector<IvKey>& keys) {
-  if (spec.mode != CipherMode::xts || spec.use == CipherUse::key_slot) {
+  const auto [data, tweak] = split_key(spec, key);
+  if (tweak.empty() || spec.use == CipherUse::key_slot) {
     keys.push_back({BlockKey(spec.cipher, key)});
     return;
   }
-  keys.push_back({BlockKey(spec.cipher, key.subspan(key.size() / 2))});
-  keys.push_back({.key = BlockKey(spec.cipher, key.first(key.size() / 2)), .combine = true});
+  if (spec.mode == CipherMode::xts) keys.push_back({BlockKey(spec.cipher, tweak)});
+  keys.push_back({.key = BlockKey(spec.cipher, data), .combine = true});
+  if (spec.mode == CipherMode::lrw) keys.back().tweak.emplace(tweak);
 }
 
 std::vector<IvKey> make_iv_keys(const CipherSpec& spec, Bytes key) {
   std::vector<IvKey> keys;
   if (spec.iv == IvKind::essiv) keys.push_back({BlockKey(spec.cipher, hash_of(*spec.essiv_hash, key).span())});
   if (spec.iv == IvKind::eboiv) add_eboiv_keys(spec, key, keys);
-  if (spec.mode == CipherMode::xts) keys.push_back({BlockKey(spec.cipher, key.subspan(key.size() / 2))});
+  if (spec.mode == CipherMode::xts) keys.push_back({BlockKey(spec.cipher, split_key(spec, key).tweak)});
   return keys;
 }
 
 } // namespace
 
 std::shared_ptr<const SectorCipher> make_mode_cipher(const CipherSpec& spec, Bytes key, size_t sector_size) {
-  const Bytes data_key = spec.mode == CipherMode::xts ? key.first(key.size() / 2) : key;
-  ModeKeys keys{{spec.cipher, data_key}, iv_rule(spec, sector_size), make_iv_keys(spec, key)};
+  const auto [data, tweak] = split_key(spec, key);
+  ModeKeys keys{{spec.cipher, data}, iv_rule(spec, sector_size), make_iv_keys(spec, key), {}};
+  if (spec.mode == CipherMode::lrw) keys.lrw.emplace(tweak);
   return std::make_shared<const ModeCipher>(std::move(keys), mode_functions(spec.mode), sector_size);
 }
 

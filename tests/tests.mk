@@ -122,6 +122,7 @@ EXTRA_DIST += \
 	tests/vectors/argon2.vec \
 	tests/vectors/blocks.vec \
 	tests/vectors/hash.vec \
+	tests/vectors/lrw.vec \
 	tests/vectors/make_sectors.py \
 	tests/vectors/modes.vec \
 	tests/vectors/pbkdf2.vec \

@@ -114,6 +114,21 @@ def old_modes():
         yield Case(2, f"cast5-{mode}-plain64", 128)
 
 
+def lrw():
+    for version in (1, 2):
+        for cipher in WIDE_CIPHERS:
+            yield Case(version, f"{cipher}-lrw-benbi", 256)
+    for iv in IVS["cbc"]:
+        yield Case(2, name("aes", "lrw", iv), 256)
+    for bits in (320, 384):
+        yield Case(2, "aes-lrw-benbi", bits)
+    for sector in LARGE_SECTORS:
+        yield Case(2, "aes-lrw-benbi", 256, sector)
+        yield Case(2, "aes-lrw-eboiv", 256, sector)
+    yield Case(2, "aes-lrw-benbi", 256, 512, AT_2_TIB)
+    yield Case(2, "capi:lrw(serpent)-benbi", 384)
+
+
 def kernel_names():
     for version in (1, 2):
         for cipher in ("xts(aes)-plain64", "cbc(serpent)-plain64", "cbc(aes)-essiv:sha256", "essiv(cbc(aes),sha256)-plain64",
@@ -128,8 +143,8 @@ def refused():
     yield Case(2, "aes-xts-eboiv", 512, more=SLOT_OF_ITS_OWN)
 
 
-GROUPS = [every_iv, every_key_size, every_sector_size, large_sector_numbers, short_blocks, old_modes, refused,
-          kernel_names]
+GROUPS = [every_iv, every_key_size, every_sector_size, large_sector_numbers, short_blocks, old_modes, lrw,
+          refused, kernel_names]
 
 
 def numbered_cases():

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <set>
 
 #include "crypto/adiantum.hpp"
 #include "crypto/block_key.hpp"
+#include "crypto/lrw_tweak.hpp"
 #include "crypto/sector_cipher.hpp"
 #include "tests/support/guarded.hpp"
 #include "tests/support/patterns.hpp"
@@ -60,7 +62,7 @@ TEST(Modes, EqualRunsByOpensslAndLibgcrypt) {
     expect_both_ways(*cipher, first, plain, encrypted);
     names.insert(name);
   });
-  EXPECT_EQ(names.size(), 284U);
+  EXPECT_EQ(names.size(), 312U);
 }
 
 /* dm-crypt's benbi with ctr counts bytes, cryptsetup's counts blocks of 16: every sixteenth number is the same. */
@@ -77,13 +79,15 @@ TEST(Modes, KeySlotsCountBlocksWhereDmCryptCountsBytes) {
   EXPECT_EQ(by_dm_crypt, by_cryptsetup);
 }
 
-TEST(Modes, KeySlotsUnderXtsEboivNeedOneLegalKey) {
-  auto spec = parse_cipher_spec("aes-xts-eboiv");
-  ASSERT_TRUE(spec);
-  EXPECT_TRUE(make_sector_cipher(*spec, key_pattern(64), 512));
-  spec->use = CipherUse::key_slot;
-  EXPECT_TRUE(make_sector_cipher(*spec, key_pattern(32), 512));
-  EXPECT_FALSE(make_sector_cipher(*spec, key_pattern(64), 512));
+TEST(Modes, KeySlotsUnderEboivNeedOneLegalKey) {
+  for (const auto& [name, longest] : {std::pair("aes-xts-eboiv", 64), std::pair("aes-lrw-eboiv", 48)}) {
+    auto spec = parse_cipher_spec(name);
+    ASSERT_TRUE(spec);
+    EXPECT_TRUE(make_sector_cipher(*spec, key_pattern(longest), 512)) << name;
+    spec->use = CipherUse::key_slot;
+    EXPECT_TRUE(make_sector_cipher(*spec, key_pattern(32), 512)) << name;
+    EXPECT_FALSE(make_sector_cipher(*spec, key_pattern(longest), 512)) << name;
+  }
 }
 
 /* One block under a published key: the ciphers that the runs above had from one library only. */
@@ -96,6 +100,27 @@ TEST(Modes, EqualPublishedBlocks) {
     EXPECT_EQ(key.block_bytes(), block.size());
     key.encrypt_block(reinterpret_cast<uint8_t*>(block.data()));
     EXPECT_EQ(block, v.bytes("CipherText"));
+  });
+}
+
+TEST(Lrw, EqualsTheVectorsOfTheStandard) {
+  test::for_each_vector("lrw.vec", [](test::Vector& v) {
+    const Bytes whole_key = v.bytes("Key");
+    const auto [key, tweak_key] = std::pair(std::span(whole_key).first(whole_key.size() - LrwTweak::key_bytes),
+                                            std::span(whole_key).last(LrwTweak::key_bytes));
+    const BlockKey block_key(BlockCipher::aes, key);
+    const LrwTweak tweak(tweak_key);
+    const Bytes number = v.bytes("Number");
+    Bytes text = v.bytes("PlainText");
+    for (uint32_t i = 0; i < text.size() / 16; ++i) {
+      uint8_t t[16];
+      tweak.make(reinterpret_cast<const uint8_t*>(number.data()), i, t);
+      auto* block = reinterpret_cast<uint8_t*>(text.data()) + 16 * size_t{i};
+      std::transform(t, t + 16, block, block, std::bit_xor<>());
+      block_key.encrypt_block(block);
+      std::transform(t, t + 16, block, block, std::bit_xor<>());
+    }
+    EXPECT_EQ(text, v.bytes("CipherText"));
   });
 }
 
@@ -119,6 +144,7 @@ constexpr std::string_view one_of_each[] = {"twofish-pcbc-plain64",
                                             "aes-cfb-plain",
                                             "camellia-ofb-null",
                                             "aes-xctr-benbi",
+                                            "twofish-lrw-benbi",
                                             "serpent-xts-essiv:sha256",
                                             "twofish-cbc-eboiv",
                                             "serpent-xts-eboiv",

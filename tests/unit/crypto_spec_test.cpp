@@ -42,6 +42,8 @@ TEST(CipherSpec, NamesOfDmCryptAreKnown) {
                                       "aes-xctr-plain64",
                                       "cast5-cfb-null",
                                       "serpent-ofb-benbi",
+                                      "aes-lrw-benbi",
+                                      "camellia-lrw-eboiv",
                                       "xchacha20,aes-adiantum-null",
                                       "des3_ede-cbc-plain64",
                                       "cast5-ctr-null",
@@ -69,6 +71,7 @@ TEST(CipherSpec, NamesOfTheKernelsCryptoApiAreKnownForPayloads) {
       {"capi:essiv(cbc(aes),sha256)-plain64", "aes-cbc-essiv:sha256"},
       {"capi:adiantum(xchacha20,aes)-plain64", "xchacha20,aes-adiantum-plain64"},
       {"capi:ctr(twofish)-benbi", "twofish-ctr-benbi"},
+      {"capi:lrw(aes)-benbi", "aes-lrw-benbi"},
   };
   for (const auto& [capi, name] : cases) {
     const auto spec = parse_cipher_spec(capi);
@@ -107,10 +110,10 @@ TEST(CipherSpec, RefusalNamesTheUnknownPart) {
       {"capi:()-", "cipher \"\""},
       {"capi:xts(ecb(aes))-plain64", "cipher \"ecb(aes)\""},
       {"capi:xts(aes-generic)-plain64", "mode \"generic\""},
-      {"capi:lrw(aes)-benbi", "mode \"lrw\""},
+      {"capi:hctr2(aes)-plain64", "mode \"hctr2\""},
       {"capi:ecb(cipher_null)-null", "null cipher"},
       {"capi:capi:xts(aes)-plain64", "mode \"capi:xts\""},
-      {"aes-lrw-benbi", "mode \"lrw\""},
+      {"blowfish-lrw-benbi", "mode \"lrw\""},
       {"aes-hctr2-plain64", "mode \"hctr2\""},
       {"cast5-xctr-plain64", "mode \"xctr\""},
       {"aes-ofb-eboiv", "iv \"eboiv\""},
@@ -158,7 +161,7 @@ TEST(CipherSpec, ErrorHoldsNoControlCharacterOfAHeader) {
 
 TEST(CipherSpec, ServedCiphersAreAllModesThatEachHas) {
   EXPECT_TRUE(
-      served_ciphers().starts_with("aes-xts aes-cbc aes-ecb aes-ctr aes-xctr aes-pcbc aes-cfb aes-ofb serpent-xts "));
+      served_ciphers().starts_with("aes-xts aes-cbc aes-ecb aes-ctr aes-xctr aes-pcbc aes-cfb aes-ofb aes-lrw "));
   EXPECT_TRUE(served_ciphers().ends_with(
       " des3_ede-cbc des3_ede-ecb des3_ede-ctr des3_ede-pcbc des3_ede-cfb des3_ede-ofb xchacha20,aes-adiantum"));
 }
@@ -169,6 +172,13 @@ TEST(CipherSpec, KeyOfXtsIsTwoKeys) {
   for (size_t bytes = 0; bytes <= 130; ++bytes) {
     EXPECT_EQ(xts->accepts_key_bytes(bytes), bytes == 32 || bytes == 48 || bytes == 64) << bytes;
     EXPECT_EQ(cbc->accepts_key_bytes(bytes), bytes == 16 || bytes == 24 || bytes == 32) << bytes;
+  }
+}
+
+TEST(CipherSpec, KeyOfLrwEndsWithABlock) {
+  const auto lrw = parse_cipher_spec("serpent-lrw-benbi");
+  for (size_t bytes = 0; bytes <= 130; ++bytes) {
+    EXPECT_EQ(lrw->accepts_key_bytes(bytes), bytes == 32 || bytes == 40 || bytes == 48) << bytes;
   }
 }
 

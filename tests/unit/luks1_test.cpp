@@ -102,7 +102,7 @@ const std::vector<Case> cases = {
     unsupported("UnknownIv", "\"plain65\"", [](Luks1Volume& v) { set_text(v.phdr.cipher_mode, "xts-plain65"); }),
     unsupported("UnknownEssivHash", "\"md0\"", [](Luks1Volume& v) { set_text(v.phdr.cipher_mode, "cbc-essiv:md0"); }),
     unsupported("ModeWithoutDash", "xts", [](Luks1Volume& v) { set_text(v.phdr.cipher_mode, "xts"); }),
-    unsupported("CapiCipher", "\"lrw\"", [](Luks1Volume& v) { set_text(v.phdr.cipher_name, "capi:lrw(aes)"); }),
+    unsupported("CapiCipher", "\"hctr2\"", [](Luks1Volume& v) { set_text(v.phdr.cipher_name, "capi:hctr2(aes)"); }),
     unsupported("NullCipher", "null",
                 [](Luks1Volume& v) {
                   set_text(v.phdr.cipher_name, "cipher_null");

@@ -179,6 +179,19 @@ def ofb_sector(cipher, key, iv, plain):
     return text
 
 
+def lrw_sector(cipher, key, iv, plain):
+    encrypt, tweak_key = CIPHERS[cipher](key[:-16]), int.from_bytes(key[-16:], "big")
+    text = b""
+    for i, block in enumerate(blocks(cipher, plain)):
+        number, tweak = (int.from_bytes(iv, "big") + i) % 2**128, 0
+        for bit in reversed(range(128)):
+            tweak = tweak << 1 ^ (tweak_key if number >> bit & 1 else 0)
+            tweak ^= tweak >> 128 and (1 << 128 | 0x87)
+        tweak = tweak.to_bytes(16, "big")
+        text += xor(encrypt(xor(block, tweak)), tweak)
+    return text
+
+
 def chacha20(key, nonce, text):
     """With the whole last row of its state, counter and nonce, given."""
     return Cipher(algorithms.ChaCha20(key, nonce), None).encryptor().update(text)
@@ -234,6 +247,7 @@ MODES = {
     "pcbc": pcbc_sector,
     "cfb": cfb_sector,
     "ofb": ofb_sector,
+    "lrw": lrw_sector,
 }
 
 # Of them the kernel says that their blocks have one byte.
@@ -268,7 +282,7 @@ def kinds_of(cipher, mode):
     plain = ["plain", "plain64", "plain64be", "null", *essiv]
     blocks = plain + ["benbi", "eboiv"]
     streams = plain + ["benbi"]
-    return {"xts": blocks, "cbc": blocks, "pcbc": blocks, "ecb": ["none"]}.get(mode, streams)
+    return {"xts": blocks, "cbc": blocks, "pcbc": blocks, "lrw": blocks, "ecb": ["none"]}.get(mode, streams)
 
 
 def print_modes():
@@ -277,17 +291,20 @@ def print_modes():
         print_run("xchacha20,aes", "adiantum", kind, 32, 512, 2**32 - 2, 4)
         print_run("xchacha20,aes", "adiantum", kind, 32, 4096, 2**64 - 8, 3)
     for cipher in CIPHERS:
-        for mode in "xts", "cbc", "ecb", "ctr", "xctr", "pcbc", "cfb", "ofb":
-            if cipher in LONGEST_KEYS and mode in ("xts", "xctr"):
+        for mode in "xts", "cbc", "ecb", "ctr", "xctr", "pcbc", "cfb", "ofb", "lrw":
+            if cipher in LONGEST_KEYS and mode in ("xts", "xctr", "lrw"):
                 continue
-            keys = 2 if mode == "xts" else 1
-            longest = LONGEST_KEYS.get(cipher, 32) * keys
+
+            def whole_key(key_bytes):
+                return {"xts": 2 * key_bytes, "lrw": key_bytes + 16}.get(mode, key_bytes)
+
+            longest = whole_key(LONGEST_KEYS.get(cipher, 32))
             for kind in kinds_of(cipher, mode):
                 print_run(cipher, mode, kind, longest, 512, 2**32 - 2, 4)
                 print_run(cipher, mode, kind, longest, 4096, 2**64 - 8, 3)
             for key_bytes in 16, 24:
                 if cipher not in LONGEST_KEYS and (cipher, key_bytes) != ("twofish", 24): # libgcrypt has no Twofish-192
-                    print_run(cipher, mode, kinds_of(cipher, mode)[-1], key_bytes * keys, 512, 1, 2)
+                    print_run(cipher, mode, kinds_of(cipher, mode)[-1], whole_key(key_bytes), 512, 1, 2)
     print_run("aes", "cbc", "essiv:md5", 32, 512, 7, 2)
     print_run("serpent", "cbc", "essiv:sha3-256", 32, 512, 7, 2)
     for key_bytes in 5, 8, 10, 11, 15:
