@@ -47,6 +47,13 @@ class SecureBuffer {
 /* Overwrite in a way that the compiler does not remove. */
 void wipe(std::span<std::byte> bytes) noexcept;
 
+/* A value on the stack that is wiped when it goes. */
+template <class T>
+struct Wiped {
+  T value{};
+  ~Wiped() { wipe(std::as_writable_bytes(std::span(&value, 1))); }
+};
+
 /* Equality in time that depends on the lengths alone. */
 bool equal_constant_time(std::span<const std::byte> a, std::span<const std::byte> b) noexcept;
 

@@ -15,15 +15,14 @@
  */
 #include "crypto/adiantum.hpp"
 
-#include <nettle/chacha.h>
 #include <nettle/poly1305.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <new>
 
 #include "crypto/iv_rule.hpp"
+#include "crypto/little_endian.hpp"
 
 namespace qluks {
 
@@ -36,23 +35,7 @@ constexpr size_t nh_message_bytes = 1024;
 constexpr size_t nh_passes = 4;
 constexpr size_t nh_key_words = nh_message_bytes / 4 + (nh_passes - 1) * 4; /* each pass starts 4 words later */
 
-const uint8_t* u8(const std::byte* bytes) noexcept { return reinterpret_cast<const uint8_t*>(bytes); }
 uint8_t* u8(std::byte* bytes) noexcept { return reinterpret_cast<uint8_t*>(bytes); }
-
-/* Between the order of the CPU and little-endian, both ways. */
-template <class T>
-T little_endian(T value) noexcept {
-  if constexpr (std::endian::native == std::endian::little) return value;
-  if constexpr (sizeof(T) == 4) return __builtin_bswap32(value);
-  return static_cast<T>(__builtin_bswap64(value));
-}
-
-template <class T>
-T load(const void* from) noexcept {
-  T value;
-  std::memcpy(&value, from, sizeof value);
-  return little_endian(value);
-}
 
 /* A number modulo 2^128, stored in little-endian order. */
 struct Block {
@@ -60,12 +43,12 @@ struct Block {
   uint64_t high = 0;
 
   static Block of(const void* bytes) noexcept {
-    return {load<uint64_t>(bytes), load<uint64_t>(static_cast<const uint8_t*>(bytes) + 8)};
+    return {load_little_endian<uint64_t>(bytes), load_little_endian<uint64_t>(static_cast<const uint8_t*>(bytes) + 8)};
   }
 
   void store(void* to) const noexcept {
-    const uint64_t words[2] = {little_endian(low), little_endian(high)};
-    std::memcpy(to, words, sizeof words);
+    store_little_endian(low, to);
+    store_little_endian(high, static_cast<uint8_t*>(to) + 8);
   }
 
   friend Block operator+(Block a, Block b) noexcept {
@@ -75,13 +58,6 @@ struct Block {
   friend Block operator-(Block a, Block b) noexcept {
     return {a.low - b.low, a.high - b.high - (a.low < b.low ? 1 : 0)};
   }
-};
-
-/* A value on the stack that is wiped when it goes. */
-template <class T>
-struct Wiped {
-  T value{};
-  ~Wiped() { wipe(std::as_writable_bytes(std::span(&value, 1))); }
 };
 
 class Poly1305 {
@@ -114,8 +90,8 @@ void set_poly1305_key(poly1305_aes_ctx& poly, const std::byte* r) noexcept {
 /* NH of at most a KiB, a multiple of 16 bytes: 4 sums of products of 32-bit sums. */
 void nh(const uint32_t* key, const std::byte* message, size_t length, uint64_t sums[nh_passes]) noexcept {
   for (const std::byte* end = message + length; message != end; message += 16, key += 4) {
-    const uint32_t m[4] = {load<uint32_t>(message), load<uint32_t>(message + 4), load<uint32_t>(message + 8),
-                           load<uint32_t>(message + 12)};
+    const uint32_t m[4] = {load_little_endian<uint32_t>(message), load_little_endian<uint32_t>(message + 4), load_little_endian<uint32_t>(message + 8),
+                           load_little_endian<uint32_t>(message + 12)};
     for (size_t pass = 0; pass < nh_passes; ++pass) {
       const uint32_t* k = key + 4 * pass;
       sums[pass] += uint64_t{m[0] + k[0]} * (m[2] + k[2]) + uint64_t{m[1] + k[1]} * (m[3] + k[3]);
@@ -123,34 +99,12 @@ void nh(const uint32_t* key, const std::byte* message, size_t length, uint64_t s
   }
 }
 
-/* HChaCha20: the rounds of ChaCha20 without the addition of its input, which is taken off again. */
-void hchacha20(const std::byte* key, const std::byte* nonce, uint8_t subkey[CHACHA_KEY_SIZE]) noexcept {
-  Wiped<chacha_ctx> chacha;
-  chacha_set_key(&chacha.value, u8(key));
-  chacha_set_nonce(&chacha.value, u8(nonce + 8));
-  chacha_set_counter(&chacha.value, u8(nonce));
-  const chacha_ctx input = {{chacha.value.state[0], chacha.value.state[1], chacha.value.state[2], chacha.value.state[3],
-                             0, 0, 0, 0, 0, 0, 0, 0, chacha.value.state[12], chacha.value.state[13],
-                             chacha.value.state[14], chacha.value.state[15]}};
-  Wiped<std::array<uint8_t, CHACHA_BLOCK_SIZE>> stream;
-  chacha_crypt(&chacha.value, CHACHA_BLOCK_SIZE, stream.value.data(), stream.value.data());
-  for (size_t i = 0; i < 8; ++i) {
-    const size_t word = i < 4 ? i : i + 8;
-    const uint32_t out = little_endian(load<uint32_t>(stream.value.data() + 4 * word) - input.state[word]);
-    std::memcpy(subkey + 4 * i, &out, sizeof out);
-  }
-}
-
-/* `nonce` is the first 16 bytes of it, `nonce_end` the other 8. */
-void xchacha20(const std::byte* key, const std::byte* nonce, uint64_t nonce_end, size_t length, std::byte* out,
-               const std::byte* in) noexcept {
-  Wiped<std::array<uint8_t, CHACHA_KEY_SIZE>> subkey;
-  hchacha20(key, nonce, subkey.value.data());
-  Wiped<chacha_ctx> chacha;
-  chacha_set_key(&chacha.value, subkey.value.data());
-  const uint64_t end = little_endian(nonce_end);
-  chacha_set_nonce(&chacha.value, reinterpret_cast<const uint8_t*>(&end));
-  chacha_crypt(&chacha.value, length, u8(out), u8(in));
+/* What leaves AES, a bit that is set, and zeroes. */
+XChaCha::Nonce nonce_of(const std::byte* middle) noexcept {
+  XChaCha::Nonce nonce{};
+  std::copy_n(middle, block_size, nonce.begin());
+  nonce[block_size] = std::byte{1};
+  return nonce;
 }
 
 } // namespace
@@ -188,24 +142,24 @@ struct Adiantum::DerivedKeys {
 };
 
 /* The keys of the parts are the stream under the nonce 1. */
-SecureBuffer Adiantum::derive_keys(Bytes key) {
+SecureBuffer Adiantum::derive_keys(XChaCha xchacha, Bytes key) {
   SecureBuffer derived(sizeof(DerivedKeys));
-  const std::byte nonce[block_size] = {std::byte{1}};
-  xchacha20(key.data(), nonce, 0, derived.size(), derived.data(), derived.data());
+  xchacha.crypt(key.data(), {std::byte{1}}, derived.span(), derived.data());
   return derived;
 }
 
-Adiantum::Adiantum(Bytes key) : Adiantum(key, derive_keys(key)) {}
+Adiantum::Adiantum(XChaCha xchacha, Bytes key) : Adiantum(xchacha, key, derive_keys(xchacha, key)) {}
 
-Adiantum::Adiantum(Bytes key, const SecureBuffer& derived_bytes)
-    : memory_(sizeof(Keys)),
+Adiantum::Adiantum(XChaCha xchacha, Bytes key, const SecureBuffer& derived_bytes)
+    : xchacha_(xchacha),
+      memory_(sizeof(Keys)),
       keys_(*new (memory_.data()) Keys),
       block_(BlockCipher::aes, derived_bytes.span().first(key_bytes)) {
   const auto& derived = *reinterpret_cast<const DerivedKeys*>(derived_bytes.data());
   std::copy(key.begin(), key.end(), keys_.stream);
   set_poly1305_key(keys_.tweak, derived.tweak);
   set_poly1305_key(keys_.message, derived.message);
-  for (size_t i = 0; i < nh_key_words; ++i) keys_.nh[i] = load<uint32_t>(derived.nh + 4 * i);
+  for (size_t i = 0; i < nh_key_words; ++i) keys_.nh[i] = load_little_endian<uint32_t>(derived.nh + 4 * i);
   const Block pad = Poly1305(keys_.tweak).digest();
   keys_.pads = pad + pad;
 }
@@ -215,7 +169,7 @@ void Adiantum::encrypt(const Tweak& tweak, Bytes in, std::span<std::byte> out) c
   std::byte middle[block_size];
   (Block::of(&in[left]) + keys_.hash(tweak, in.data(), left)).store(middle);
   block_.encrypt_block(u8(middle));
-  xchacha20(keys_.stream, middle, 1, left, out.data(), in.data());
+  xchacha_.crypt(keys_.stream, nonce_of(middle), in.first(left), out.data());
   (Block::of(middle) - keys_.hash(tweak, out.data(), left)).store(&out[left]);
 }
 
@@ -223,7 +177,7 @@ void Adiantum::decrypt(const Tweak& tweak, Bytes in, std::span<std::byte> out) c
   const size_t left = in.size() - block_size;
   std::byte middle[block_size];
   (Block::of(&in[left]) + keys_.hash(tweak, in.data(), left)).store(middle);
-  xchacha20(keys_.stream, middle, 1, left, out.data(), in.data());
+  xchacha_.crypt(keys_.stream, nonce_of(middle), in.first(left), out.data());
   block_.decrypt_block(u8(middle));
   (Block::of(middle) - keys_.hash(tweak, out.data(), left)).store(&out[left]);
 }
@@ -232,8 +186,8 @@ namespace {
 
 class AdiantumCipher final : public SectorCipher {
  public:
-  AdiantumCipher(const IvRule& rule, Bytes key, size_t sector_size)
-      : adiantum_(key), rule_(rule), sector_size_(sector_size) {}
+  AdiantumCipher(XChaCha xchacha, const IvRule& rule, Bytes key, size_t sector_size)
+      : adiantum_(xchacha, key), rule_(rule), sector_size_(sector_size) {}
 
   size_t sector_size() const noexcept override { return sector_size_; }
   std::string_view engine() const noexcept override { return "nettle"; }
@@ -265,7 +219,8 @@ class AdiantumCipher final : public SectorCipher {
 } // namespace
 
 std::shared_ptr<const SectorCipher> make_adiantum_cipher(const CipherSpec& spec, Bytes key, size_t sector_size) {
-  return std::make_shared<const AdiantumCipher>(iv_rule(spec, sector_size), key, sector_size);
+  const XChaCha xchacha{.rounds = spec.cipher == BlockCipher::xchacha12_aes ? 12U : 20U};
+  return std::make_shared<const AdiantumCipher>(xchacha, iv_rule(spec, sector_size), key, sector_size);
 }
 
 } // namespace qluks

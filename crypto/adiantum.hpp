@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Adiantum (Crowley and Biggers, 2018) with XChaCha20 and AES-256: one wide block as long as a sector. */
+/* Adiantum (Crowley and Biggers, 2018) with XChaCha and AES-256: one wide block as long as a sector. */
 #ifndef QLUKS_CRYPTO_ADIANTUM_HPP
 #define QLUKS_CRYPTO_ADIANTUM_HPP
 
@@ -10,6 +10,7 @@
 #include "base/secure_buffer.hpp"
 #include "crypto/block_key.hpp"
 #include "crypto/sector_cipher.hpp"
+#include "crypto/xchacha.hpp"
 
 namespace qluks {
 
@@ -20,7 +21,7 @@ class Adiantum {
 
   static constexpr size_t key_bytes = 32;
 
-  explicit Adiantum(Bytes key);
+  Adiantum(XChaCha xchacha, Bytes key);
 
   /* `in` and `out` have the same length, a multiple of 16 from 32 on, and are equal or disjoint. */
   void encrypt(const Tweak& tweak, Bytes in, std::span<std::byte> out) const noexcept;
@@ -30,9 +31,10 @@ class Adiantum {
   struct Keys;
   struct DerivedKeys;
 
-  static SecureBuffer derive_keys(Bytes key);
-  Adiantum(Bytes key, const SecureBuffer& derived);
+  static SecureBuffer derive_keys(XChaCha xchacha, Bytes key);
+  Adiantum(XChaCha xchacha, Bytes key, const SecureBuffer& derived);
 
+  XChaCha xchacha_;
   SecureBuffer memory_;
   Keys& keys_; /* in memory_ */
   BlockKey block_;

@@ -13,7 +13,7 @@
 
 namespace qluks {
 
-enum class BlockCipher : uint8_t { aes, serpent, twofish, camellia, cast5, blowfish, des3_ede, xchacha20_aes };
+enum class BlockCipher : uint8_t { aes, serpent, twofish, camellia, cast5, blowfish, des3_ede, xchacha20_aes, xchacha12_aes };
 enum class CipherMode : uint8_t { xts, cbc, ecb, ctr, xctr, pcbc, cfb, ofb, lrw, adiantum };
 enum class IvKind : uint8_t { none, plain, plain64, plain64be, null, benbi, eboiv, essiv }; /* none: with ecb only */
 
@@ -36,19 +36,21 @@ constexpr bool is_key_bytes_of(BlockCipher cipher, size_t bytes) noexcept {
     case BlockCipher::des3_ede:
       return bytes == 24;
     case BlockCipher::xchacha20_aes:
+    case BlockCipher::xchacha12_aes:
       return bytes == 32;
     default:
       return bytes == 16 || bytes == 24 || bytes == 32;
   }
 }
 
-/* Payloads are encrypted by dm-crypt, key slots by cryptsetup itself.  The two take some names
- * differently, as dm-crypt sees a mode where cryptsetup sees a block cipher:
+/* Payloads are encrypted by dm-crypt, key slots by cryptsetup itself.  The two take some names differently, as
+ * dm-crypt sees a mode where cryptsetup sees a block cipher:
  *
- *                payload                                          key slot
- *      ctr-benbi counts bytes, since it encrypts a stream         counts blocks
- *      xts-eboiv encrypts by XTS, with each half of the key       encrypts a block with the whole key
- *      lrw-eboiv encrypts by LRW, with each part of the key       the same
+ *                      payload                                          key slot
+ *      ctr-benbi       counts bytes, since it encrypts a stream         counts blocks
+ *      adiantum-benbi  counts blocks of AES                             counts what is as long as the IV
+ *      xts-eboiv       encrypts by XTS, with each half of the key       encrypts a block with the whole key
+ *      lrw-eboiv       encrypts by LRW, with each part of the key       encrypts a block with the whole key
  */
 enum class CipherUse : uint8_t { payload, key_slot };
 

@@ -20,6 +20,7 @@ libsectorcrypto_la_SOURCES = \
 	crypto/iv_rule.hpp \
 	crypto/kernel.hpp \
 	crypto/kernel_nettle.hpp \
+	crypto/little_endian.hpp \
 	crypto/lrw_tweak.cpp \
 	crypto/lrw_tweak.hpp \
 	crypto/mode_cipher.cpp \
@@ -31,6 +32,8 @@ libsectorcrypto_la_SOURCES = \
 	crypto/self_test.cpp \
 	crypto/traces.cpp \
 	crypto/traces.hpp \
+	crypto/xchacha.cpp \
+	crypto/xchacha.hpp \
 	crypto/xts_nettle.cpp \
 	crypto/xts_run.hpp \
 	$(END)

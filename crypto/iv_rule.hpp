@@ -32,8 +32,13 @@ struct IvRule {
   }
 };
 
+/* What benbi counts: to dm-crypt the blocks of the mode, to cryptsetup what is as long as the IV. */
+inline size_t benbi_bytes(const CipherSpec& spec) noexcept {
+  if (spec.use == CipherUse::payload) return is_stream(spec.mode) ? 1 : block_bytes_of(spec.cipher);
+  return spec.mode == CipherMode::adiantum ? 32 : block_bytes_of(spec.cipher);
+}
+
 inline IvRule iv_rule(const CipherSpec& spec, size_t sector_size) noexcept {
-  const bool bytewise = is_stream(spec.mode) && spec.use == CipherUse::payload;
   switch (spec.iv) {
     case IvKind::none:
     case IvKind::null:
@@ -43,7 +48,7 @@ inline IvRule iv_rule(const CipherSpec& spec, size_t sector_size) noexcept {
     case IvKind::plain64be:
       return {.big_endian = true};
     case IvKind::benbi:
-      return {.factor = bytewise ? 512 : 512 / block_bytes_of(spec.cipher), .addend = 1, .big_endian = true};
+      return {.factor = 512 / benbi_bytes(spec), .addend = 1, .big_endian = true};
     case IvKind::eboiv:
       return {.factor = sector_size}; /* of a number in units of 512 bytes: as dm-crypt has it */
     default:

@@ -129,10 +129,21 @@ def lrw():
     yield Case(2, "capi:lrw(serpent)-benbi", 384)
 
 
+def adiantum():
+    for cipher in ("xchacha20,aes", "xchacha12,aes"):
+        for iv in ("plain64", "plain", "plain64be", "null", "benbi"):
+            yield Case(2, f"{cipher}-adiantum-{iv}", 256)
+        yield Case(1, f"{cipher}-adiantum-benbi", 256)
+        yield Case(2, f"{cipher}-adiantum-benbi", 256, 512, AT_2_TIB)
+        for sector in LARGE_SECTORS:
+            yield Case(2, f"{cipher}-adiantum-plain64", 256, sector)
+            yield Case(2, f"{cipher}-adiantum-benbi", 256, sector)
+
+
 def kernel_names():
     for version in (1, 2):
         for cipher in ("xts(aes)-plain64", "cbc(serpent)-plain64", "cbc(aes)-essiv:sha256", "essiv(cbc(aes),sha256)-plain64",
-                       "adiantum(xchacha20,aes)-plain64"):
+                       "adiantum(xchacha20,aes)-plain64", "ecb(aes)-null", "ecb(aes)-plain64"):
             yield Case(version, "capi:" + cipher, 256)
 
 
@@ -144,7 +155,7 @@ def refused():
 
 
 GROUPS = [every_iv, every_key_size, every_sector_size, large_sector_numbers, short_blocks, old_modes, lrw,
-          refused, kernel_names]
+          adiantum, refused, kernel_names]
 
 
 def numbered_cases():

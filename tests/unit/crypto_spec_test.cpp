@@ -45,6 +45,8 @@ TEST(CipherSpec, NamesOfDmCryptAreKnown) {
                                       "aes-lrw-benbi",
                                       "camellia-lrw-eboiv",
                                       "xchacha20,aes-adiantum-null",
+                                      "xchacha20,aes-adiantum-benbi",
+                                      "xchacha12,aes-adiantum-plain64",
                                       "des3_ede-cbc-plain64",
                                       "cast5-ctr-null",
                                       "xchacha20,aes-adiantum-plain64",
@@ -70,8 +72,11 @@ TEST(CipherSpec, NamesOfTheKernelsCryptoApiAreKnownForPayloads) {
       {"capi:cbc(serpent)-essiv:sha256", "serpent-cbc-essiv:sha256"},
       {"capi:essiv(cbc(aes),sha256)-plain64", "aes-cbc-essiv:sha256"},
       {"capi:adiantum(xchacha20,aes)-plain64", "xchacha20,aes-adiantum-plain64"},
+      {"capi:adiantum(xchacha12,aes)-benbi", "xchacha12,aes-adiantum-benbi"},
       {"capi:ctr(twofish)-benbi", "twofish-ctr-benbi"},
       {"capi:lrw(aes)-benbi", "aes-lrw-benbi"},
+      {"capi:ecb(aes)-null", "aes-ecb"},
+      {"capi:ecb(blowfish)-plain64", "blowfish-ecb"},
   };
   for (const auto& [capi, name] : cases) {
     const auto spec = parse_cipher_spec(capi);
@@ -112,12 +117,15 @@ TEST(CipherSpec, RefusalNamesTheUnknownPart) {
       {"capi:xts(aes-generic)-plain64", "mode \"generic\""},
       {"capi:hctr2(aes)-plain64", "mode \"hctr2\""},
       {"capi:ecb(cipher_null)-null", "null cipher"},
+      {"capi:ecb(aes)-", "iv \"\""},
+      {"capi:ecb(aes)-plain65", "iv \"plain65\""},
       {"capi:capi:xts(aes)-plain64", "mode \"capi:xts\""},
       {"blowfish-lrw-benbi", "mode \"lrw\""},
       {"aes-hctr2-plain64", "mode \"hctr2\""},
       {"cast5-xctr-plain64", "mode \"xctr\""},
       {"aes-ofb-eboiv", "iv \"eboiv\""},
-      {"xchacha20,aes-adiantum-benbi", "iv \"benbi\""},
+      {"xchacha20,aes-adiantum-eboiv", "iv \"eboiv\""},
+      {"xchacha12,aes-adiantum-essiv:sha256", "iv \"essiv\""},
       {"aes-gcm-random", "mode \"gcm\""},
       {"aes-ecb-plain64", "iv \"plain64\""},
       {"aes-ecb-", "iv \"\""},
@@ -126,7 +134,8 @@ TEST(CipherSpec, RefusalNamesTheUnknownPart) {
       {"xchacha20,aes-ecb", "mode \"ecb\""},
       {"xchacha20,aes", "mode \"cbc\""},
       {"xchacha20,aes-adiantum-essiv:sha256", "iv \"essiv\""},
-      {"xchacha12,aes-adiantum-plain64", "cipher \"xchacha12,aes\""},
+      {"xchacha8,aes-adiantum-plain64", "cipher \"xchacha8,aes\""},
+      {"xchacha12,aes-xts-plain64", "mode \"xts\""},
       {"cast5-xts-plain64", "mode \"xts\""},
       {"aes-ctr-eboiv", "iv \"eboiv\""},
       {"aes-cbc-lmk", "iv \"lmk\""},
@@ -163,7 +172,8 @@ TEST(CipherSpec, ServedCiphersAreAllModesThatEachHas) {
   EXPECT_TRUE(
       served_ciphers().starts_with("aes-xts aes-cbc aes-ecb aes-ctr aes-xctr aes-pcbc aes-cfb aes-ofb aes-lrw "));
   EXPECT_TRUE(served_ciphers().ends_with(
-      " des3_ede-cbc des3_ede-ecb des3_ede-ctr des3_ede-pcbc des3_ede-cfb des3_ede-ofb xchacha20,aes-adiantum"));
+      " des3_ede-cbc des3_ede-ecb des3_ede-ctr des3_ede-pcbc des3_ede-cfb des3_ede-ofb xchacha20,aes-adiantum "
+      "xchacha12,aes-adiantum"));
 }
 
 TEST(CipherSpec, KeyOfXtsIsTwoKeys) {
@@ -191,6 +201,7 @@ TEST(CipherSpec, KeyLengthsAreThoseOfTheCipher) {
   }
   for (size_t bytes = 0; bytes <= 65; ++bytes) {
     EXPECT_EQ(parse_cipher_spec("xchacha20,aes-adiantum-plain64")->accepts_key_bytes(bytes), bytes == 32) << bytes;
+    EXPECT_EQ(parse_cipher_spec("xchacha12,aes-adiantum-plain64")->accepts_key_bytes(bytes), bytes == 32) << bytes;
     EXPECT_EQ(parse_cipher_spec("cast5-ecb")->accepts_key_bytes(bytes), bytes >= 5 && bytes <= 16) << bytes;
     EXPECT_EQ(parse_cipher_spec("blowfish-ecb")->accepts_key_bytes(bytes), bytes >= 4 && bytes <= 56) << bytes;
     EXPECT_EQ(parse_cipher_spec("des3_ede-ecb")->accepts_key_bytes(bytes), bytes == 24) << bytes;

@@ -197,11 +197,34 @@ def chacha20(key, nonce, text):
     return Cipher(algorithms.ChaCha20(key, nonce), None).encryptor().update(text)
 
 
-def xchacha20(key, nonce, text):
-    words = struct.unpack("<16I", chacha20(key, nonce[:16], bytes(64)))
+def chacha12(key, row, text):
+    """The same with 12 rounds."""
+    low, high, *nonce = struct.unpack("<4I", row)
+    stream = b""
+    while len(stream) < len(text):
+        start = [*struct.unpack("<4I", b"expand 32-byte k"), *struct.unpack("<8I", key), low, high, *nonce]
+        s = list(start)
+
+        def step(a, b, d, turn):
+            s[a] = (s[a] + s[b]) % 2**32
+            s[d] ^= s[a]
+            s[d] = (s[d] << turn | s[d] >> 32 - turn) % 2**32
+
+        for _ in range(6):
+            for diagonal in range(2):
+                for i in range(4):
+                    a, b, c, d = (4 * row + (i + row * diagonal) % 4 for row in range(4))
+                    step(a, b, d, 16), step(c, d, b, 12), step(a, b, d, 8), step(c, d, b, 7)
+        stream += struct.pack("<16I", *((x + y) % 2**32 for x, y in zip(s, start)))
+        low += 1
+    return xor(text, stream)
+
+
+def xchacha(chacha, key, nonce, text):
+    words = struct.unpack("<16I", chacha(key, nonce[:16], bytes(64)))
     start = struct.unpack("<4I", b"expand 32-byte k") + (0,) * 8 + struct.unpack("<4I", nonce[:16])
     subkey = [(words[i] - start[i]) % 2**32 for i in (0, 1, 2, 3, 12, 13, 14, 15)]
-    return chacha20(struct.pack("<8I", *subkey), bytes(8) + nonce[16:], text)
+    return chacha(struct.pack("<8I", *subkey), bytes(8) + nonce[16:], text)
 
 
 def poly1305(r, message):
@@ -223,7 +246,8 @@ def nh(key, message):
 
 
 def adiantum_sector(cipher, key, iv, plain):
-    keys = xchacha20(key, b"\1" + bytes(23), bytes(32 + 16 + 16 + 1072))
+    chacha = {"xchacha20,aes": chacha20, "xchacha12,aes": chacha12}[cipher]
+    keys = xchacha(chacha, key, b"\1" + bytes(23), bytes(32 + 16 + 16 + 1072))
     nh_key = struct.unpack("<268I", keys[64:])
 
     def hash(left):
@@ -233,7 +257,7 @@ def adiantum_sector(cipher, key, iv, plain):
 
     left, right = plain[:-16], int.from_bytes(plain[-16:], "little")
     middle = CIPHERS["aes"](keys[:32])(((right + hash(left)) % 2**128).to_bytes(16, "little"))
-    left = xchacha20(key, middle + b"\1" + bytes(7), left)
+    left = xchacha(chacha, key, middle + b"\1" + bytes(7), left)
     return left + ((int.from_bytes(middle, "little") - hash(left)) % 2**128).to_bytes(16, "little")
 
 
@@ -287,9 +311,10 @@ def kinds_of(cipher, mode):
 
 def print_modes():
     print(HEAD % "single blocks by OpenSSL and libgcrypt")
-    for kind in "plain", "plain64", "plain64be", "null":
-        print_run("xchacha20,aes", "adiantum", kind, 32, 512, 2**32 - 2, 4)
-        print_run("xchacha20,aes", "adiantum", kind, 32, 4096, 2**64 - 8, 3)
+    for cipher in "xchacha20,aes", "xchacha12,aes":
+        for kind in "plain", "plain64", "plain64be", "null", "benbi":
+            print_run(cipher, "adiantum", kind, 32, 512, 2**32 - 2, 4)
+            print_run(cipher, "adiantum", kind, 32, 4096, 2**64 - 8, 3)
     for cipher in CIPHERS:
         for mode in "xts", "cbc", "ecb", "ctr", "xctr", "pcbc", "cfb", "ofb", "lrw":
             if cipher in LONGEST_KEYS and mode in ("xts", "xctr", "lrw"):
