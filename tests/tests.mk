@@ -188,6 +188,7 @@ EXTRA_DIST += $(conformance_tests)
 # What takes longer than "make check" may: "make check-long" runs it, and "make check" before it.
 long_tests = \
 	tests/dm-crypt-vm.sh \
+	tests/conformance/luks_malformed_test.py \
 	tests/faults/long.sh \
 	$(END)
 EXTRA_DIST += $(long_tests) tests/dm-crypt/cases.py tests/dm-crypt/init.sh
