@@ -67,6 +67,10 @@ constexpr std::pair<std::string_view, size_t> ciphers[] = {
     {"blowfish-cbc-plain", 16},
     {"des3_ede-cbc-plain64", 24},
     {"xchacha20,aes-adiantum-plain64", 32},
+    {"xchacha12,aes-adiantum-plain64", 32},
+    {"aes-lrw-benbi", 48},
+    {"aes-xctr-plain64", 32},
+    {"serpent-pcbc-plain64", 32},
 };
 
 TEST(RequestTraces, CoverTheStackOfEveryCipher) {
