@@ -36,8 +36,13 @@ class TraceWiper {
   }
 };
 
-/* Of turning sectors.  A request of 4 KiB takes 250 ns, so it matters that no more is wiped than any cipher needs. */
+/* Of turning sectors.  A request of 4 KiB takes 250 ns, so it matters that no more is wiped than any cipher needs; but
+ * without optimisation no vector stays in a register. */
+#ifdef __OPTIMIZE__
 using RequestTraces = TraceWiper<2048>;
+#else
+using RequestTraces = TraceWiper<32768>;
+#endif
 
 /* Of deriving and expanding keys. */
 using KeyTraces = TraceWiper<32768>;

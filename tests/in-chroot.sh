@@ -11,7 +11,7 @@ root=${2:-}
 cd "$(dirname "$0")/.."
 mounted=()
 cleanup() {
-    for m in "${mounted[@]}"; do umount "$m"; done
+    for ((i = ${#mounted[@]} - 1; i >= 0; i--)); do umount "${mounted[i]}"; done
     [ -n "${2:-$root_given}" ] || rm -rf --one-file-system "$root"
 }
 root_given=$root
@@ -19,11 +19,11 @@ root_given=$root
 trap cleanup EXIT
 
 if [ ! -x "$root/usr/bin/apt-get" ]; then debootstrap --variant=minbase "$suite" "$root"; fi
-for fs in proc dev; do
+for fs in proc dev dev/pts; do
     mountpoint -q "$root/$fs" && continue
     case $fs in
         proc) mount -t proc proc "$root/proc" ;;
-        dev) mount --bind /dev "$root/dev" ;;
+        *) mount --bind "/$fs" "$root/$fs" ;;
     esac
     mounted+=("$root/$fs")
 done
@@ -32,5 +32,5 @@ for f in /etc/resolv.conf /etc/apt/apt.conf.d; do [ ! -e $f ] || cp -aL $f "$roo
 rm -rf "$root/qluks"
 mkdir "$root/qluks"
 git archive HEAD | tar -x -C "$root/qluks"
-chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 CXXFLAGS="${CXXFLAGS:-}" \
+chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 ${CXXFLAGS:+"CXXFLAGS=$CXXFLAGS"} \
     bash -c 'cd /qluks && ./bootstrap demo && ./bootstrap check'

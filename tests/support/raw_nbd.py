@@ -39,6 +39,9 @@ class Client:
         except (BrokenPipeError, ConnectionResetError) as e:
             raise Closed from e
 
+    def end_sending(self):
+        self.socket.shutdown(socket.SHUT_WR)
+
     def receive(self, length):
         data = bytearray()
         while len(data) < length:
