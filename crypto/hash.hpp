@@ -43,7 +43,8 @@ struct HashAlgorithm {
   size_t digest_bytes() const noexcept;
 };
 
-/* The algorithm of that name in any case of letters, as cryptsetup takes it; nullptr if it is not known. */
+/* The algorithm of that name in any case of letters, as cryptsetup takes it; nullptr if it is not known.  None gives
+ * less than 20 bytes, which is the least that LUKS takes. */
 const HashAlgorithm* find_hash(std::string_view name);
 
 /* The same for the hash of an ESSIV, which may be md5 as well: no header may use that for anything else. */

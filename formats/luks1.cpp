@@ -14,7 +14,6 @@ namespace qluks {
 namespace {
 
 constexpr uint64_t header_bytes = 1024;
-constexpr size_t digest_bytes_min = 20; /* the header stores that many */
 
 /* The unit in which key material is laid out, and where it may begin. */
 struct Geometry {
@@ -47,13 +46,8 @@ Status check_strings(const Luks1PhdrOnDisk& phdr) {
 
 Result<const HashAlgorithm*> parse_hash(const Luks1PhdrOnDisk& phdr) {
   const std::string_view name = *terminated(phdr.hash_spec);
-  const HashAlgorithm* hash = find_hash(name);
-  if (hash == nullptr) return fail(Errc::unsupported, "LUKS1 header: unknown hash " + in_quotes(name));
-  if (hash->digest_bytes() < digest_bytes_min) {
-    return invalid("hash " + in_quotes(name) + " gives " + std::to_string(hash->digest_bytes()) +
-                   " bytes, the least is 20");
-  }
-  return hash;
+  if (const HashAlgorithm* hash = find_hash(name)) return hash;
+  return fail(Errc::unsupported, "LUKS1 header: unknown hash " + in_quotes(name));
 }
 
 Result<CipherSpec> parse_cipher(const Luks1PhdrOnDisk& phdr) {

@@ -24,7 +24,7 @@ namespace qluks {
 enum class HeaderPlace : uint8_t {
   attached, /* in front of its payload */
   detached, /* in a file of its own: the payload may start at 0 */
-  in_qcow2, /* in the header extension of a qcow2: the payload offset means nothing */
+  in_qcow2, /* in the header extension of a qcow2: only version 1, and the payload offset means nothing */
 };
 
 struct Pbkdf2Params {

@@ -27,10 +27,6 @@ Result<Qcow2Crypt> Qcow2Crypt::unlock_luks(BlockDevice& container, const HostRan
   Window window(container, clusters.at.bytes, clusters.length);
   auto luks = read_luks_header(window, HeaderPlace::in_qcow2);
   if (!luks) return propagate(luks);
-  if (luks->version != 1) {
-    return fail(Errc::unsupported, "LUKS version " + std::to_string(luks->version) +
-                                       " inside of a qcow2 is not supported: QEMU knows version 1 only");
-  }
   auto unlocked = keyring.unlock(*luks, window);
   if (!unlocked) return propagate(unlocked);
   const SecureBuffer& key = (*unlocked)->volume_key;

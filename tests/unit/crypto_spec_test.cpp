@@ -260,6 +260,14 @@ TEST(Hash, OptionalOnesAreThereIfTheBuildHasThem) {
 #endif
 }
 
+TEST(Hash, NoneIsShorterThanTheDigestOfAHeader) {
+  constexpr size_t luks1_digest_bytes = 20;
+  for (const HashAlgorithm& algorithm : hash_algorithms()) {
+    EXPECT_GE(algorithm.digest_bytes(), luks1_digest_bytes) << algorithm.name;
+    EXPECT_LE(algorithm.digest_bytes(), digest_bytes_max) << algorithm.name;
+  }
+}
+
 TEST(Hash, EveryNameIsFoundInAnyCase) {
   for (const HashAlgorithm& algorithm : hash_algorithms()) EXPECT_EQ(find_hash(algorithm.name), &algorithm);
   EXPECT_EQ(find_hash("SHA256"), find_hash("sha256"));
