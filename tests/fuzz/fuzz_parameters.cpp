@@ -6,6 +6,8 @@
  * nbdkit's functions, the files beside the image, the terminal and the programs that find secrets are replaced at the
  * end of this file: nothing outside of the process is touched. */
 #include <nbdkit-filter.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <charconv>
 #include <cstdlib>
@@ -29,13 +31,27 @@ constexpr size_t key_chars_max = 24; /* the longest name has 21, and guessing wh
 /* What nbdkit or the plugin said by themselves. */
 size_t reported = 0;
 
-/* The image's bytes; every file beside it has the same. */
+/* The image's bytes, and those of every file beside it: one whose name is a number starts after so many 4 KiB. */
 std::span<const std::byte> image_bytes;
 
-SparseDevice make_container() {
+SparseDevice make_file(std::string_view path) {
+  const std::string_view name = path.substr(path.rfind('/') + 1);
+  uint8_t number = 0;
+  std::from_chars(name.data(), name.data() + name.size(), number);
   SparseDevice device(container_bytes_min);
-  device.add(0, image_bytes);
+  device.add(0, image_bytes.subspan(std::min(image_bytes.size(), number * size_t{4096})));
   return device;
+}
+
+/* A key file that can be read. */
+const char* key_file_path() {
+  static const std::string path = [] {
+    const int fd = memfd_create("key", MFD_CLOEXEC);
+    const std::string bytes(100, 'k');
+    check(write(fd, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()), "a file can be written");
+    return "/proc/self/fd/" + std::to_string(fd);
+  }();
+  return path.c_str();
 }
 
 /* A failure without words is one that nbdkit has put into words. */
@@ -83,13 +99,13 @@ constexpr ScriptOnDisk requests() {
 void open_image(Config& config) {
   Sources sources;
   std::unique_ptr<DetachedHeader> detached;
-  SparseDevice header = make_container();
+  SparseDevice header = make_file(config.header);
   if (!config.header.empty()) {
     auto opened = DetachedHeader::open(header, config.keyring);
     if (!succeeded_or_reported(opened)) return;
     detached = std::move(*opened);
   }
-  SparseDevice container = make_container();
+  SparseDevice container = make_file("");
   const ImageOptions options{.config = config,
                              .detached_header = detached.get(),
                              .cache = std::make_shared<Qcow2Cache>(config.cache_bytes),
@@ -122,7 +138,7 @@ Status Sources::prepare(const std::string& /*source*/) { return ok(); }
 
 Result<SharedDevice> Sources::open(const std::string& source) {
   if (source.ends_with("/missing")) return fail(Errc::io, "no such file");
-  return SharedDevice(std::make_shared<fuzz::SparseDevice>(fuzz::make_container()));
+  return SharedDevice(std::make_shared<fuzz::SparseDevice>(fuzz::make_file(source)));
 }
 
 Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeader& /*header*/) {
@@ -155,9 +171,10 @@ int nbdkit_parse_uint32_t(const char* /*what*/, const char* text, uint32_t* valu
   return -1;
 }
 
-/* One key file can be read, all others do not exist. */
+/* Two key files can be read, all others do not exist. */
 char* nbdkit_absolute_path(const char* path) {
   if (std::strcmp(path, "null") == 0) return strdup("/dev/null");
+  if (std::strcmp(path, "key") == 0) return strdup(qluks::fuzz::key_file_path());
   return strdup((std::string("/nonexistent/") + path).c_str());
 }
 

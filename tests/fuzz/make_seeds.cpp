@@ -10,6 +10,7 @@
 #include "formats/qcow2_ondisk.hpp"
 #include "tests/fuzz/fuzz_case.hpp"
 #include "tests/support/luks_builder.hpp"
+#include "tests/support/qcow2_image.hpp"
 #include "tests/support/stored_image.hpp"
 #include "tests/support/streams.hpp"
 
@@ -18,6 +19,7 @@ namespace {
 using namespace qluks;
 using namespace qluks::fuzz;
 using test::Content;
+using test::Qcow2Image;
 using test::StoredImage;
 
 std::filesystem::path folder;
@@ -36,6 +38,11 @@ void append(Content& target, std::span<const std::byte> bytes) {
 template <class OnDisk>
 void append_struct(Content& target, const OnDisk& disk) {
   append(target, std::as_bytes(std::span(&disk, 1)));
+}
+
+void put(Content& target, uint64_t at, std::span<const std::byte> bytes) {
+  if (target.size() < at + bytes.size()) target.resize(at + bytes.size());
+  std::copy(bytes.begin(), bytes.end(), target.begin() + static_cast<ptrdiff_t>(at));
 }
 
 Content text_of(std::string_view text) {
@@ -99,7 +106,16 @@ void drop_key_material(StoredImage& image) {
   }
 }
 
-void write_qcow2(StoredImage image) {
+void write_qcow2(const std::string& name, ScriptOnDisk script, const std::vector<Content>& files) {
+  script.sectors[0] = sectors_of(files[0]);
+  Content seed;
+  append_struct(seed, script);
+  append_pieces(seed, files[0], 0);
+  if (files.size() > 1) append_pieces(seed, files[1], second_file_flag);
+  write("fuzz_qcow2", name, seed);
+}
+
+void write_stored_qcow2(StoredImage image) {
   ScriptOnDisk script = script_for(image);
   const bool has_data_file = image.name == "qcow2, data file";
   if (image.name == "qcow2, backing chain") script.options = 4 | 8;
@@ -109,12 +125,86 @@ void write_qcow2(StoredImage image) {
   if (image.name == "qcow2 with LUKS" || image.name == "LUKS in qcow2") drop_key_material(image);
   if (image.luks_headers.empty()) cut(image.files[0]);
   if (image.files.size() > 1) image.files[1].resize(std::min<size_t>(image.files[1].size(), 16 << 10));
-  script.sectors[0] = sectors_of(image.files[0]);
-  Content seed;
-  append_struct(seed, script);
-  append_pieces(seed, image.files[0], 0);
-  if (image.files.size() > 1) append_pieces(seed, image.files[1], second_file_flag);
-  write("fuzz_qcow2", image.test_name(), seed);
+  write_qcow2(image.test_name(), script, image.files);
+}
+
+/* Three clusters of data, a zero cluster and a hole. */
+Qcow2Image small_qcow2(uint32_t version = 3) {
+  Qcow2Image image({.size = 40 << 10, .cluster_bits = 12, .version = version});
+  for (const uint64_t cluster : {0U, 1U, 5U}) image.set_l2(cluster, image.add_cluster(0x33));
+  image.set_l2(2, version == 3 ? Qcow2Image::zero_flag : 0);
+  return image;
+}
+
+ScriptOnDisk script_with(uint8_t options) {
+  ScriptOnDisk script{};
+  script.options = options;
+  script.requests[0].length = 40 << 10;
+  script.requests[1] = {.kind = 2, .shift = 0, .offset = 3 << 12, .length = 40 << 10};
+  script.requests[2] = {.kind = 3, .shift = 0, .offset = 3 << 12, .length = 40 << 10};
+  return script;
+}
+
+/* The same with a backing file of that name, whose format may be recorded. */
+Qcow2Image small_overlay(std::string_view name, std::string_view format = "") {
+  Qcow2Image image = small_qcow2();
+  image.header().backing_file_offset = 1024;
+  image.header().backing_file_size = static_cast<uint32_t>(name.size());
+  put(image.bytes(), 1024, std::as_bytes(std::span(name)));
+  if (!format.empty()) image.add_extension(qcow2_ext_backing_format, text_of(format));
+  return image;
+}
+
+void write_backing_files() {
+  const Content overlay = small_overlay("base").bytes();
+  write_qcow2("backing_raw", script_with(4), {overlay, test::compressible(20000)});
+  write_qcow2("backing_qcow2", script_with(4 | 8), {overlay, small_qcow2(2).bytes()});
+}
+
+void write_extensions() {
+  Qcow2Image image = small_qcow2();
+  image.header().incompatible_features = uint64_t{1} << 60;
+  Qcow2FeatureNameOnDisk feature{.type = 0, .bit = 60, .name = {}};
+  test::set_text(feature.name, "from the future");
+  image.add_extension(qcow2_ext_feature_names, std::as_bytes(std::span(&feature, 1)));
+  write_qcow2("unknown_feature", script_with(0), {image.bytes()});
+
+  image = small_qcow2();
+  image.header().autoclear_features = 1U << qcow2_bitmaps_bit;
+  const Qcow2BitmapsOnDisk bitmaps{.nb_bitmaps = 1, .reserved = 0, .directory_size = 64, .directory_offset = 4096};
+  image.add_extension(qcow2_ext_bitmaps, std::as_bytes(std::span(&bitmaps, 1)));
+  write_qcow2("bitmaps", script_with(0), {image.bytes()});
+
+  image = small_qcow2();
+  image.header().autoclear_features = 1U << qcow2_bitmaps_bit;
+  image.add_extension(qcow2_ext_bitmaps, Content(sizeof(Qcow2BitmapsOnDisk)));
+  write_qcow2("no_bitmaps", script_with(0), {image.bytes()});
+
+  image = small_qcow2();
+  image.add_extension(qcow2_ext_backing_format, text_of("a long format name"));
+  write_qcow2("long_backing_format", script_with(0), {image.bytes()});
+}
+
+void write_large_snapshot() {
+  Qcow2Image image = small_qcow2();
+  const uint64_t table = image.add_cluster(0);
+  const Qcow2SnapshotOnDisk disk{.l1_table_offset = image.l1_offset(),
+                                 .l1_size = 1,
+                                 .id_size = 1,
+                                 .name_size = 0,
+                                 .date_seconds = 0,
+                                 .date_nanoseconds = 0,
+                                 .vm_clock_nanoseconds = 0,
+                                 .vm_state_size = 0,
+                                 .extra_data_size = 16};
+  put(image.bytes(), table, std::as_bytes(std::span(&disk, 1)));
+  image.put_u64(table + sizeof disk + 8, uint64_t{1} << 63);
+  put(image.bytes(), table + sizeof disk + 16, text_of("7"));
+  image.header().nb_snapshots = 1;
+  image.header().snapshots_offset = table;
+  ScriptOnDisk script = script_with(0);
+  script.snapshot[0] = '7';
+  write_qcow2("large_snapshot", script, {image.bytes()});
 }
 
 /* ── LUKS ── */
@@ -134,6 +224,19 @@ void write_luks(const std::string& target, const std::string& name, const Conten
   write(target, name, seed);
 }
 
+/* Of a payload of 8 MiB, so that a read that is not aligned is cut into its ends and its middle. */
+void write_large_reads(const Content& image, size_t header_bytes) {
+  ScriptOnDisk script{};
+  script.keyring = 1;
+  script.sectors[0] = sectors_of(image) + (16 << 10);
+  script.requests[0] = {.kind = large_request, .shift = 0, .offset = 100, .length = (2 << 20) - 300};
+  script.requests[1] = {.kind = large_request | 2, .shift = 0, .offset = 0, .length = 8 << 20};
+  Content seed;
+  append_struct(seed, script);
+  append(seed, std::span(image).first(header_bytes));
+  write("fuzz_luks1", "large_reads", seed);
+}
+
 void write_luks1() {
   constexpr size_t bytes = sizeof(Luks1PhdrOnDisk);
   write_luks("fuzz_luks1", "xts", test::make_luks1({.secrets = {"a", "secret"}}).image(), bytes);
@@ -143,6 +246,7 @@ void write_luks1() {
   write_luks("fuzz_luks1", "in_qcow2", test::make_luks1().image(), bytes, 1, 2);
   write_luks("fuzz_luks1", "essiv",
              test::make_luks1({.cipher_mode = "cbc-essiv:sha256", .hash = "sha1", .key_bytes = 16}).image(), bytes, 3);
+  write_large_reads(test::make_luks1().image(), bytes);
   auto detached = test::make_luks1({.cipher_name = "serpent", .hash = "sha512", .payload_bytes = 0});
   detached.phdr.payload_offset = 0;
   write_luks("fuzz_luks1", "detached", detached.image(), bytes, 1, 1);
@@ -150,6 +254,67 @@ void write_luks1() {
 
 void write_luks2(const std::string& name, const test::Luks2Volume& volume, uint8_t keyring = 1, uint8_t place = 0) {
   write_luks("fuzz_luks2", name, volume.image(), 2 * static_cast<size_t>(volume.hdr.hdr_size), keyring, place);
+}
+
+/* Two that are one range: the second one starts where the first one, of 32 KiB, ends. */
+test::Luks2Volume two_segments() {
+  test::Luks2Volume volume = test::make_luks2();
+  const uint64_t offset = std::stoull(volume.segment()["offset"].get<std::string>());
+  volume.json["segments"]["1"] = volume.segment();
+  volume.segment()["size"] = "32768";
+  volume.json["segments"]["1"]["offset"] = std::to_string(offset + 32768);
+  volume.json["segments"]["1"]["iv_tweak"] = "64";
+  volume.digest()["segments"] = {"0", "1"};
+  return volume;
+}
+
+void write_segments() {
+  write_luks2("segments", two_segments());
+
+  auto volume = two_segments();
+  volume.json["segments"]["1"]["iv_tweak"] = "0";
+  write_luks2("segments_apart", volume);
+
+  volume = two_segments();
+  volume.segment()["size"] = "dynamic";
+  write_luks2("segments_dynamic", volume);
+
+  volume = two_segments();
+  volume.json["segments"]["1"]["flags"] = {"backup-previous"};
+  write_luks2("segment_backup", volume);
+
+  volume = two_segments();
+  volume.segment()["flags"] = {"backup-previous"};
+  write_luks2("segment_backup_first", volume);
+}
+
+void write_payload_sizes() {
+  auto volume = test::make_luks2();
+  volume.segment()["offset"] = std::to_string(~uint64_t{511});
+  volume.segment()["size"] = "1024";
+  write_luks2("segment_overflow", volume);
+
+  volume = test::make_luks2();
+  volume.segment()["size"] = "1073741824";
+  write_luks2("payload_missing", volume);
+
+  volume = test::make_luks2({.sector_size = 4096, .payload_bytes = 4096});
+  volume.rest.resize(volume.rest.size() - 3584);
+  write_luks2("payload_short", volume);
+}
+
+void write_json_kinds() {
+  auto volume = test::make_luks2();
+  volume.json["tokens"]["0"] = {{"type", "x"}, {"values", {nullptr, true, 1.5, ~uint64_t{0}, "\x01\"\\", {{"a", -1}}}}};
+  write_luks2("json_kinds", volume);
+
+  volume = test::make_luks2();
+  volume.json["config"]["flags"] = {1};
+  write_luks2("flag_not_text", volume);
+
+  volume = test::make_luks2();
+  volume.slot() = 5;
+  write_luks2("keyslot_not_object", volume);
 }
 
 void write_all_luks2() {
@@ -178,15 +343,18 @@ void write_all_luks2() {
       {"type", "hmac(sha256)"}, {"journal_encryption", "none"}, {"journal_integrity", "none"}};
   write_luks2("integrity", volume);
 
-  volume = test::make_luks2();
-  volume.segment()["size"] = "32768";
-  volume.json["segments"]["1"] = volume.segment();
-  volume.json["segments"]["1"]["offset"] = std::to_string(2 * 16384 + 2 * 131072 + 32768);
-  volume.json["segments"]["1"]["iv_tweak"] = "64";
-  volume.json["segments"]["2"] = volume.segment();
-  volume.json["segments"]["2"]["flags"] = {"backup-previous"};
-  volume.digest()["segments"] = {"0", "1", "2"};
-  write_luks2("segments", volume);
+  write_segments();
+  write_payload_sizes();
+  write_json_kinds();
+
+  volume = test::make_luks2({.slots = {{"secret", true}}});
+  volume.slot()["kdf"]["memory"] = 4 << 20;
+  write_luks2("much_memory", volume);
+
+  volume = test::make_luks2(); /* lies where a header of 32 KiB has its second copy */
+  Content image(32 << 10);
+  append(image, volume.copy(32 << 10));
+  write_luks("fuzz_luks2", "misplaced_secondary", image, image.size());
 }
 
 /* ── Others ── */
@@ -216,30 +384,84 @@ void write_cipher_specs() {
   for (const char* name :
        {"aes-xts-plain64", "aes-cbc-essiv:sha256", "aes-cbc-plain", "serpent-xts-plain64be", "twofish-cbc-eboiv",
         "camellia-xts-benbi", "cast5-cbc-plain64", "xchacha20,aes-adiantum-plain64", "aes-ctr-null", "aes-ecb", "aes",
-        "aes-plain", "capi:xts(aes)-plain64", "cipher_null-ecb", "serpent-cbc-essiv:whirlpool"}) {
+        "aes-plain", "capi:xts(aes)-plain64", "capi:essiv(cbc(aes),sha256)-plain64", "cipher_null-ecb",
+        "serpent-cbc-essiv:whirlpool"}) {
     write("fuzz_cipher_spec", std::to_string(count++), text_of(name));
   }
 }
 
-void write_parameters(const std::vector<StoredImage>& images) {
+void write_parameters(const std::string& name, std::string_view lines, std::span<const std::byte> image) {
+  Content content = text_of(std::string(lines) + "\n");
+  append(content, image);
+  write("fuzz_parameters", name, content);
+}
+
+void write_luks_parameters(std::span<const std::byte> luks1) {
+  write_parameters("auto", "qluks-passphrase=secret\nqluks-discard=false\n", luks1);
+  write_parameters("command", "qluks-key-command=echo\nqluks-layers=luks\nqluks-key-slot=1\nqluks-kdf-time=5\n", luks1);
+  write_parameters("no_such_slot", "qluks-key-slot=32\n", {});
+  write_parameters("header", "qluks-header=file\nqluks-key-file=null\nqluks-key-file-offset=0\nqluks-passphrase=x\n",
+                   luks1);
+  write_parameters("snapshot_of_luks", "qluks-snapshot=a\nqluks-passphrase=secret\n", luks1);
+  write_parameters("volume_key", "qluks-volume-key-file=key\nqluks-kdf-memory=1048576\nqluks-layers=luks,qcow2\n",
+                   luks1);
+  write_parameters("key_file", "qluks-key-file=-\nqluks-key-file-size=32\nqluks-layers=raw\n", {});
+  write_parameters("key_file_part", "qluks-key-file=key\nqluks-key-file-offset=3\nqluks-key-file-size=32\n", luks1);
+  write_parameters("key_file_short", "qluks-key-file=key\nqluks-key-file-size=1000\n", luks1);
+  write_parameters("key_file_large", "qluks-key-file=key\nqluks-key-file-size=10000000\n", luks1);
+}
+
+/* `image` with a file beside it: one that is named by a number is so many 4 KiB behind the image's start (see
+ * fuzz_parameters.cpp). */
+constexpr size_t beside = 20;
+
+Content with_beside(Content image, std::span<const std::byte> file) {
+  image.resize(beside * 4096);
+  append(image, file);
+  return image;
+}
+
+void write_files_beside(std::span<const std::byte> luks1, const Content& encrypted, const Content& with_data_file) {
+  const Content overlay = small_overlay("base", "raw").bytes();
+  const auto seed = [&](const std::string& name, std::string_view lines, std::span<const std::byte> file) {
+    write_parameters(name, lines, with_beside(overlay, file));
+  };
+  seed("backing", "qluks-backing=nbd://host/b\nqluks-backing=luks:a\n", {});
+  seed("backing_raw", "qluks-backing=raw:20\n", test::compressible(10000));
+  seed("backing_recorded", "qluks-backing=20\n", {});
+  seed("backing_qcow2", "qluks-backing=qcow2:20\n", small_qcow2(2).bytes());
+  seed("backing_luks", "qluks-backing=luks:20\nqluks-passphrase=secret\n", luks1);
+  std::string same_again;
+  for (int i = 0; i < 65; ++i) same_again += "qluks-backing=qcow2:0\n";
+  seed("backing_itself", same_again, {});
+  write_parameters("backing_unknown", "qluks-backing=20\n", small_overlay("base", "vmdk").bytes());
+
+  constexpr std::string_view dir = "qluks-backing-dir=d\nqluks-engine=nettle\n";
+  write_parameters("backing_dir", dir, small_overlay("a/b", "qcow2").bytes());
+  write_parameters("backing_inside", dir, small_overlay("/nonexistent/d/b", "qcow2").bytes());
+  write_parameters("backing_outside", dir, small_overlay("/b", "qcow2").bytes());
+  Qcow2Image image = small_qcow2();
+  image.header().incompatible_features = 1U << qcow2_data_file_bit;
+  image.add_extension(qcow2_ext_data_file, text_of("data"));
+  write_parameters("data_in_dir", dir, image.bytes());
+
+  write_parameters("data_file", "qluks-data-file=missing\nqluks-layers=auto\n", with_data_file);
+  write_parameters("no_data_file", "qluks-data-file=3\n", small_qcow2().bytes());
+  constexpr std::string_view header = "qluks-header=20\nqluks-passphrase=secret\n";
+  write_parameters("header_on_qcow2", header, with_beside(small_qcow2().bytes(), luks1));
+  write_parameters("header_on_encrypted", header, with_beside(encrypted, luks1));
+}
+
+void write_all_parameters(const std::vector<StoredImage>& images) {
   const auto image = [&](std::string_view name) -> const Content& {
     return std::find_if(images.begin(), images.end(), [&](const StoredImage& i) { return i.name == name; })->files[0];
   };
-  const auto seed = [](const std::string& name, std::string_view lines, std::span<const std::byte> bytes) {
-    Content content = text_of(std::string(lines) + "\n");
-    append(content, bytes);
-    write("fuzz_parameters", name, content);
-  };
   const auto luks1 = std::span(image("LUKS1")).first(sizeof(Luks1PhdrOnDisk));
-  seed("auto", "qluks-passphrase=secret\nqluks-discard=false\n", luks1);
-  seed("command", "qluks-key-command=echo\nqluks-layers=luks\nqluks-key-slot=1\nqluks-kdf-time=5\n", luks1);
-  seed("header", "qluks-header=file\nqluks-key-file=null\nqluks-key-file-offset=0\nqluks-passphrase=x\n", luks1);
-  seed("snapshot", "qluks-snapshot=before\nqluks-cache-size=65536\nqluks-layers=qcow2\n", image("qcow2, snapshot"));
-  seed("backing", "qluks-backing=luks:a\nqluks-backing=nbd://host/b\n", image("qcow2, backing chain"));
-  seed("backing_dir", "qluks-backing-dir=d\nqluks-engine=nettle\n", image("qcow2, backing chain"));
-  seed("data_file", "qluks-data-file=missing\nqluks-layers=auto\n", image("qcow2, data file"));
-  seed("volume_key", "qluks-volume-key-file=null\nqluks-kdf-memory=1048576\nqluks-layers=luks,qcow2\n", luks1);
-  seed("key_file", "qluks-key-file=-\nqluks-key-file-size=32\nqluks-layers=raw\n", {});
+  write_luks_parameters(luks1);
+  write_files_beside(luks1, image("qcow2, AES"), image("qcow2, data file"));
+  write_parameters("snapshot", "qluks-snapshot=before\nqluks-cache-size=65536\nqluks-layers=qcow2\n",
+                   image("qcow2, snapshot"));
+  write_parameters("secret", "qluks-passphrase=secret\n", small_qcow2().bytes());
 }
 
 } // namespace
@@ -249,12 +471,15 @@ int main(int argc, char** argv) {
   folder = argv[1];
   const auto images = test::stored_images();
   for (const StoredImage& image : images) {
-    if (image.files[0][0] == std::byte{'Q'}) write_qcow2(image);
+    if (image.files[0][0] == std::byte{'Q'}) write_stored_qcow2(image);
   }
+  write_backing_files();
+  write_extensions();
+  write_large_snapshot();
   write_luks1();
   write_all_luks2();
   write_compressed();
   write_cipher_specs();
-  write_parameters(images);
+  write_all_parameters(images);
   return 0;
 }
