@@ -67,6 +67,40 @@ bool owns_terminal() {
   return terminal.get() >= 0 && tcgetpgrp(terminal.get()) == getpgrp();
 }
 
+/* While it exists, signals that end a process wait.  Before nbdkit forks they would end it at once, and leave a program
+ * behind. */
+class HeldSignals {
+ public:
+  HeldSignals() noexcept {
+    sigemptyset(&held_);
+    for (const int signal : ending) {
+      struct sigaction action {};
+      if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) sigaddset(&held_, signal);
+    }
+    pthread_sigmask(SIG_BLOCK, &held_, &before_);
+  }
+  ~HeldSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  HeldSignals(const HeldSignals&) = delete;
+  HeldSignals& operator=(const HeldSignals&) = delete;
+
+  /* Is there one, or has nbdkit got one? */
+  bool tell_to_end() const noexcept {
+    sigset_t waiting;
+    sigemptyset(&waiting);
+    sigpending(&waiting);
+    const bool any = std::any_of(std::begin(ending), std::end(ending), [&](int signal) {
+      return sigismember(&waiting, signal) == 1 && sigismember(&held_, signal) == 1;
+    });
+    return any || shutting_down();
+  }
+
+ private:
+  static constexpr int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+  sigset_t held_;
+  sigset_t before_;
+};
+
 /* A running program.  If it still runs when this goes, it is ended. */
 class Program {
  public:
@@ -77,7 +111,7 @@ class Program {
   ~Program();
 
   /* Wait for its end; anything but success is an error. */
-  Status wait();
+  Status wait(const HeldSignals& held);
 
  private:
   Program(pid_t pid, bool leads_group) noexcept : pid_(pid), leads_group_(leads_group) {}
@@ -147,9 +181,9 @@ int Program::reap() noexcept {
 }
 
 /* It has closed its output, so this is a matter of milliseconds, as a rule. */
-Status Program::wait() {
+Status Program::wait(const HeldSignals& held) {
   for (int pause_ms = 1; !has_ended(); pause_ms = std::min(2 * pause_ms, 64)) {
-    if (shutting_down()) return given_up();
+    if (held.tell_to_end()) return given_up();
     poll(nullptr, 0, pause_ms);
   }
   const int status = reap();
@@ -159,11 +193,11 @@ Status Program::wait() {
 }
 
 /* Until there is something to read, or the end of the file. */
-Status wait_for_output(int fd) {
+Status wait_for_output(int fd, const HeldSignals& held) {
   constexpr int pause_ms = 100;
   pollfd output{.fd = fd, .events = POLLIN, .revents = 0};
   while (poll(&output, 1, pause_ms) == 0) {
-    if (shutting_down()) return given_up();
+    if (held.tell_to_end()) return given_up();
   }
   return ok();
 }
@@ -177,16 +211,17 @@ Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeade
   if (pipe2(ends, O_CLOEXEC) != 0) return command_error(system_message(errno), errno);
   FileDescriptor reader(ends[0]);
   FileDescriptor writer(ends[1]);
+  const HeldSignals held; /* until the program is gone */
   auto program = Program::start(command, environment(header), input->get(), writer.get());
   if (!program) return propagate(program);
   writer.close();
   auto secret = read_secret(reader.get(), key_file_bytes_default_max + 1, SecretEnd::file,
-                            [&] { return wait_for_output(reader.get()); });
+                            [&] { return wait_for_output(reader.get(), held); });
   if (!secret && secret.error().code == Errc::shutting_down) return propagate(secret, "qluks-key-command");
   const bool too_long = secret && secret->size() > key_file_bytes_default_max;
   /* Nobody reads on: a program that still writes gets SIGPIPE, and the wait below has an end. */
   reader.close();
-  if (Status s = program->wait(); !s && !too_long) return propagate(s);
+  if (Status s = program->wait(held); !s && !too_long) return propagate(s);
   if (!secret) return command_error(system_message(secret.error().sys), secret.error().sys);
   if (too_long) return command_error("it printed more than " + std::to_string(key_file_bytes_default_max) + " bytes");
   if (secret->empty()) return command_error("it printed nothing");

@@ -3,6 +3,7 @@
 
 import os
 import select
+import signal
 import subprocess
 import time
 
@@ -94,6 +95,45 @@ class Shutdown(qluks.TestCase):
     def test_other_clients_wait_for_the_same_key(self):
         image = self.luks1_of_hours("sha256")
         self.assert_ends_while_deriving("file", image, PASS, clients=8)
+
+    def starting(self, command, **options):
+        """A server that cannot start before COMMAND has found the secret of its detached header."""
+        header = self.luks1("header.luks", b"", payload=False)
+        return subprocess.Popen(
+            qluks.nbdkit_command(self.dir, "null", "1M", f"qluks-header={header}", f"qluks-key-command={command}",
+                                 options=("-f",)), stderr=subprocess.DEVNULL, **options)
+
+    def test_program_is_ended_with_a_server_that_starts(self):
+        pid = self.path("program")
+        for sent in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            with self.subTest(sent=sent.name):
+                os.mkfifo(pid)
+                server = self.starting(f"echo $$ >{pid}; sleep 100000; true")
+                with open(pid) as f:
+                    program = os.pidfd_open(int(f.read()))
+                os.unlink(pid)
+                server.send_signal(sent)
+                self.assertEqual(server.wait(SECONDS), -sent)
+                self.assertTrue(select.select([program], [], [], 0)[0], "the program is still there")
+                os.close(program)
+
+    def test_ignored_signal_ends_nothing(self):
+        started, ready = self.path("started"), self.path("pid")
+        for fifo in (started, ready):
+            os.mkfifo(fifo)
+        ready = os.open(ready, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, ready)
+        # Two seconds are long enough to notice a signal.
+        server = self.starting(f"echo >{started}; sleep 2; printf %s '{qluks.SECRET}'",
+                               preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        with open(started) as f:
+            f.read()
+        server.send_signal(signal.SIGHUP)
+        ended = os.pidfd_open(server.pid)
+        self.addCleanup(os.close, ended)
+        self.assertEqual(select.select([ready, ended], [], [], 60)[0], [ready])
+        server.terminate()
+        self.assertEqual(server.wait(SECONDS), 0)
 
     def test_program_is_ended_with_the_server(self):
         image = self.luks1("image.luks", b"", payload=False)
