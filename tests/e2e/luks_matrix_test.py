@@ -2,6 +2,7 @@
 """LUKS volumes by cryptsetup and qemu-img: cipher, key size, hash, KDF, sector size; read back whole."""
 
 import os
+import struct
 
 import qluks
 
@@ -215,6 +216,28 @@ class Layers(qluks.TestCase):
             # Without a secret the guest disk is served as it is; so it is when the layers say so.
             self.assert_serves(stored, "file", image)
             self.assert_serves(stored, "file", image, PASS, "qluks-layers=qcow2")
+
+    def test_damaged_cluster_where_a_luks_header_may_lie(self):
+        """The one at 512 KiB, which may have LUKS2's second header: the disk may be LUKS, so it is not served as it is."""
+        image = self.qcow2("image.qcow2", CONTENT)
+        with open(image, "r+b") as f:
+            f.seek(40)
+            (l1,) = struct.unpack(">Q", f.read(8))
+            f.seek(l1)
+            entry = (int.from_bytes(f.read(8), "big") & ~(1 << 63)) + 8 * 8
+            f.seek(entry)
+            misaligned = int.from_bytes(f.read(8), "big") | 512
+            f.seek(entry)
+            f.write(misaligned.to_bytes(8, "big"))
+        server = self.server("file", image, PASS)
+        with self.assertRaises(qluks.nbd.Error):
+            server.connect()
+        self.assertIn("guest offset 0x80000", server.errors()[0])
+        for args in ((), (PASS, "qluks-layers=qcow2")):
+            with self.server("file", image, *args).connect() as h:
+                self.assert_same(h.pread(0x80000, 0), CONTENT[:0x80000])
+                with self.assertRaises(qluks.nbd.Error):
+                    h.pread(512, 0x80000)
 
     def test_qcow2_inside_of_a_luks_volume(self):
         image = self.qcow2("image.qcow2", CONTENT)
