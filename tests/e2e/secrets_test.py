@@ -161,7 +161,8 @@ class Memory(TestCase):
         return re.search(r"this machine's: auto, (.*)", text).group(1).split(", ")
 
     def test_other_ciphers(self):
-        for cipher in ("xchacha20,aes-adiantum-plain64", "serpent-xts-plain64", "aes-ctr-plain64"):
+        for cipher in ("xchacha20,aes-adiantum-plain64", "xchacha12,aes-adiantum-plain64", "serpent-xts-plain64",
+                       "aes-ctr-plain64", "twofish-lrw-benbi"):
             with self.subTest(cipher=cipher):
                 self.assert_keeps_secrets(Volume(self, "luks2", cipher, 256))
 
