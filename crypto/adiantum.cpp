@@ -90,8 +90,8 @@ void set_poly1305_key(poly1305_aes_ctx& poly, const std::byte* r) noexcept {
 /* NH of at most a KiB, a multiple of 16 bytes: 4 sums of products of 32-bit sums. */
 void nh(const uint32_t* key, const std::byte* message, size_t length, uint64_t sums[nh_passes]) noexcept {
   for (const std::byte* end = message + length; message != end; message += 16, key += 4) {
-    const uint32_t m[4] = {load_little_endian<uint32_t>(message), load_little_endian<uint32_t>(message + 4), load_little_endian<uint32_t>(message + 8),
-                           load_little_endian<uint32_t>(message + 12)};
+    const uint32_t m[4] = {load_little_endian<uint32_t>(message), load_little_endian<uint32_t>(message + 4),
+                           load_little_endian<uint32_t>(message + 8), load_little_endian<uint32_t>(message + 12)};
     for (size_t pass = 0; pass < nh_passes; ++pass) {
       const uint32_t* k = key + 4 * pass;
       sums[pass] += uint64_t{m[0] + k[0]} * (m[2] + k[2]) + uint64_t{m[1] + k[1]} * (m[3] + k[3]);

@@ -27,11 +27,11 @@ constexpr std::array ciphers{
     Named<BlockCipher>{"xchacha12,aes", BlockCipher::xchacha12_aes},
 };
 constexpr std::array modes{
-    Named<CipherMode>{"xts", CipherMode::xts},           Named<CipherMode>{"cbc", CipherMode::cbc},
-    Named<CipherMode>{"ecb", CipherMode::ecb},           Named<CipherMode>{"ctr", CipherMode::ctr},
-    Named<CipherMode>{"xctr", CipherMode::xctr},         Named<CipherMode>{"pcbc", CipherMode::pcbc},
-    Named<CipherMode>{"cfb", CipherMode::cfb},           Named<CipherMode>{"ofb", CipherMode::ofb},
-    Named<CipherMode>{"lrw", CipherMode::lrw},           Named<CipherMode>{"adiantum", CipherMode::adiantum},
+    Named<CipherMode>{"xts", CipherMode::xts},   Named<CipherMode>{"cbc", CipherMode::cbc},
+    Named<CipherMode>{"ecb", CipherMode::ecb},   Named<CipherMode>{"ctr", CipherMode::ctr},
+    Named<CipherMode>{"xctr", CipherMode::xctr}, Named<CipherMode>{"pcbc", CipherMode::pcbc},
+    Named<CipherMode>{"cfb", CipherMode::cfb},   Named<CipherMode>{"ofb", CipherMode::ofb},
+    Named<CipherMode>{"lrw", CipherMode::lrw},   Named<CipherMode>{"adiantum", CipherMode::adiantum},
 };
 constexpr std::array ivs{Named<IvKind>{"plain", IvKind::plain},         Named<IvKind>{"plain64", IvKind::plain64},
                          Named<IvKind>{"plain64be", IvKind::plain64be}, Named<IvKind>{"null", IvKind::null},

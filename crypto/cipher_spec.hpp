@@ -13,7 +13,17 @@
 
 namespace qluks {
 
-enum class BlockCipher : uint8_t { aes, serpent, twofish, camellia, cast5, blowfish, des3_ede, xchacha20_aes, xchacha12_aes };
+enum class BlockCipher : uint8_t {
+  aes,
+  serpent,
+  twofish,
+  camellia,
+  cast5,
+  blowfish,
+  des3_ede,
+  xchacha20_aes,
+  xchacha12_aes
+};
 enum class CipherMode : uint8_t { xts, cbc, ecb, ctr, xctr, pcbc, cfb, ofb, lrw, adiantum };
 enum class IvKind : uint8_t { none, plain, plain64, plain64be, null, benbi, eboiv, essiv }; /* none: with ecb only */
 

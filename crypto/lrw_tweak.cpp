@@ -23,8 +23,7 @@ WireBlock load(const void* bytes) noexcept {
 
 } // namespace
 
-LrwTweak::LrwTweak(std::span<const std::byte> key)
-    : memory_(sizeof(Powers)), powers_(*new (memory_.data()) Powers) {
+LrwTweak::LrwTweak(std::span<const std::byte> key) : memory_(sizeof(Powers)), powers_(*new (memory_.data()) Powers) {
   const WireBlock one = load(key.data());
   powers_[0] = {.high = one.high, .low = one.low};
   for (size_t i = 1; i < powers_.size(); ++i) {
