@@ -26,7 +26,8 @@ namespace qluks::fuzz {
 namespace {
 
 constexpr uint64_t container_bytes_min = 4 << 20;
-constexpr size_t key_chars_max = 24; /* the longest name has 21, and guessing what was meant is dear */
+constexpr size_t key_chars_max = 24;     /* the longest name has 21, and guessing what was meant is dear */
+constexpr size_t value_chars_max = 4096; /* of a path; messages repeat what the user typed */
 
 /* What nbdkit or the plugin said by themselves. */
 size_t reported = 0;
@@ -82,7 +83,7 @@ bool set_parameters(Config& config, std::string_view& input) {
     if (line.empty()) return true;
     const size_t equals = std::min(line.find('='), line.size());
     const std::string key = line.substr(0, std::min(equals, key_chars_max));
-    const std::string value = line.substr(std::min(equals + 1, line.size()));
+    const std::string value = line.substr(std::min(equals + 1, line.size()), value_chars_max);
     if (!Config::owns(key)) continue; /* the plugin's */
     if (!succeeded_or_reported(config.set(key, value.c_str()))) return false;
   }
