@@ -52,7 +52,7 @@ template <class OnDisk>
 requires std::is_trivially_copyable_v<OnDisk> OnDisk load_on_disk(std::span<const std::byte> bytes)
 noexcept {
   OnDisk value;
-  std::memcpy(&value, bytes.data(), sizeof value);
+  std::memcpy(&value, bytes.first(sizeof value).data(), sizeof value);
   return value;
 }
 

@@ -23,7 +23,7 @@ END
     [AS_HELP_STRING([--enable-fuzzing], [link the fuzz targets with libFuzzer (what "make fuzz" does)])],
     [], [enable_fuzzing=no])
   AS_IF([test "$enable_fuzzing" = yes], [
-    SANITIZER_FLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
+    SANITIZER_FLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -D_GLIBCXX_ASSERTIONS"
   ])
   AM_CONDITIONAL([FUZZING], [test "$enable_fuzzing" = yes])
 ])
