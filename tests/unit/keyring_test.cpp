@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/log.hpp"
+#include "base/units.hpp"
 #include "tests/support/luks_builder.hpp"
 #include "tests/support/memory_device.hpp"
 
@@ -256,6 +257,26 @@ TEST_F(KeyringTest, OldestIsForgotten) {
   outcome(volume.image());
   outcome(first);
   EXPECT_EQ(derivation_reports(), 258U);
+}
+
+TEST_F(KeyringTest, KeyMaterialLiesInsideOfTheDevice) {
+  keyring_.add_secret(secret_of("secret"));
+  const auto volume = make_luks1();
+  MemoryDevice device(volume.image());
+  const auto header = read_luks_header(device, HeaderPlace::attached);
+  ASSERT_TRUE(header);
+  const uint64_t end = volume.phdr.keyslots[0].key_material_offset * uint64_t{sector_bytes} + size_t{32} * af_stripes;
+  const auto outcome_with = [&](uint64_t bytes) {
+    auto image = volume.image();
+    image.resize(bytes);
+    MemoryDevice shorter(std::move(image));
+    const auto key = keyring_.unlock(*header, shorter);
+    return key ? "opened" : key.error().what;
+  };
+  EXPECT_EQ(outcome_with(end), "opened");
+  EXPECT_EQ(outcome_with(end - 1),
+            "key slot 0: 128000 bytes of key material at offset 4096 end behind the device, "
+            "which has 132095 bytes");
 }
 
 TEST_F(KeyringTest, FailingStorageIsNotRemembered) {

@@ -95,6 +95,24 @@ TEST(Qcow2Snapshot, DefectsAreRefusedByName) {
   EXPECT_NE(SnapshotImage({.name_bytes = 65535}).refusal().find("no snapshot \"before\""), std::string::npos);
 }
 
+TEST(Qcow2Snapshot, TableHasAtMost64MiB) {
+  constexpr size_t entry_bytes = 128 * 1024;
+  constexpr size_t entries = 512; /* 64 MiB */
+  Qcow2SnapshotOnDisk entry{};
+  entry.extra_data_size = 1024;
+  entry.id_size = 65535;
+  entry.name_size = entry_bytes - sizeof entry - 1024 - 65535;
+  SnapshotImage snapshots({});
+  snapshots.image.bytes().resize(snapshots.table + (entries + 1) * entry_bytes);
+  for (size_t i = 0; i <= entries; ++i) {
+    std::memcpy(&snapshots.image.bytes()[snapshots.table + i * entry_bytes], &entry, sizeof entry);
+  }
+  snapshots.image.header().nb_snapshots = entries;
+  EXPECT_NE(snapshots.refusal().find("no snapshot \"before\""), std::string::npos) << snapshots.refusal();
+  snapshots.image.header().nb_snapshots = entries + 1;
+  EXPECT_EQ(snapshots.refusal(), "qcow2 snapshot: the table is longer than 67108864 bytes");
+}
+
 TEST(Qcow2Snapshot, TableBeyondTheEndOfTheFileHoldsNamelessOnes) {
   SnapshotImage snapshots({});
   snapshots.image.header().snapshots_offset = 0x7f0000000000;
