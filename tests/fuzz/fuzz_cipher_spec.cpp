@@ -30,6 +30,8 @@ void run_target(std::span<const std::byte> input) {
   const auto again = parse_cipher_spec(spec->name());
   check(again && again->name() == spec->name(), "a name in full is the name of the same cipher");
   for (size_t key_bytes = 0; key_bytes <= 72; ++key_bytes) {
+    if (key_bytes % 8 != 0 && spec->accepts_key_bytes(key_bytes))
+      continue; /* the dear keys of Blowfish, byte by byte */
     const std::vector<std::byte> key(key_bytes, std::byte{0x5a});
     const auto cipher = make_sector_cipher(*spec, key, size_t{512} << (key_bytes % 4));
     check(!cipher || spec->accepts_key_bytes(key_bytes), "a key that is not accepted makes no cipher");

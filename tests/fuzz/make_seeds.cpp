@@ -163,10 +163,11 @@ void write_backing_files() {
 
 void write_extensions() {
   Qcow2Image image = small_qcow2();
-  image.header().incompatible_features = uint64_t{1} << 60;
-  Qcow2FeatureNameOnDisk feature{.type = 0, .bit = 60, .name = {}};
-  test::set_text(feature.name, "from the future");
-  image.add_extension(qcow2_ext_feature_names, std::as_bytes(std::span(&feature, 1)));
+  image.header().incompatible_features = uint64_t{3} << 60;
+  std::array<Qcow2FeatureNameOnDisk, 2> features{};
+  features[0].bit = 60;
+  test::set_text(features[0].name, "from the future");
+  image.add_extension(qcow2_ext_feature_names, std::as_bytes(std::span(features)).first(60)); /* no second record */
   write_qcow2("unknown_feature", script_with(0), {image.bytes()});
 
   image = small_qcow2();
@@ -303,6 +304,19 @@ void write_payload_sizes() {
   write_luks2("payload_short", volume);
 }
 
+/* A device that ends within the second copy, and one that ends within the key material. */
+void write_cut_headers() {
+  ScriptOnDisk script{};
+  script.keyring = 1;
+  const Content image = test::make_luks2().image();
+  for (const size_t bytes : {size_t{(32 << 10) - 512}, size_t{(32 << 10) + 512}}) {
+    Content seed;
+    append_struct(seed, script);
+    append(seed, std::span(image).first(bytes));
+    write("fuzz_luks2", "cut_at_" + std::to_string(bytes), seed);
+  }
+}
+
 void write_json_kinds() {
   auto volume = test::make_luks2();
   volume.json["tokens"]["0"] = {{"type", "x"}, {"values", {nullptr, true, 1.5, ~uint64_t{0}, "\x01\"\\", {{"a", -1}}}}};
@@ -345,6 +359,7 @@ void write_all_luks2() {
 
   write_segments();
   write_payload_sizes();
+  write_cut_headers();
   write_json_kinds();
 
   volume = test::make_luks2({.slots = {{"secret", true}}});
@@ -381,11 +396,29 @@ void write_compressed() {
 
 void write_cipher_specs() {
   unsigned count = 0;
-  for (const char* name :
-       {"aes-xts-plain64", "aes-cbc-essiv:sha256", "aes-cbc-plain", "serpent-xts-plain64be", "twofish-cbc-eboiv",
-        "camellia-xts-benbi", "cast5-cbc-plain64", "xchacha20,aes-adiantum-plain64", "aes-ctr-null", "aes-ecb", "aes",
-        "aes-plain", "capi:xts(aes)-plain64", "capi:essiv(cbc(aes),sha256)-plain64", "cipher_null-ecb",
-        "serpent-cbc-essiv:whirlpool"}) {
+  for (const char* name : {"aes-xts-plain64",
+                           "aes-cbc-essiv:sha256",
+                           "aes-cbc-plain",
+                           "serpent-xts-plain64be",
+                           "twofish-cbc-eboiv",
+                           "camellia-xts-benbi",
+                           "cast5-cbc-plain64",
+                           "xchacha20,aes-adiantum-plain64",
+                           "aes-ctr-null",
+                           "aes-ecb",
+                           "aes",
+                           "aes-plain",
+                           "capi:xts(aes)-plain64",
+                           "capi:essiv(cbc(aes),sha256)-plain64",
+                           "cipher_null-ecb",
+                           "serpent-cbc-essiv:whirlpool",
+                           "blowfish-cbc-plain",
+                           "des3_ede-pcbc-plain64",
+                           "aes-lrw-benbi",
+                           "twofish-cfb-plain",
+                           "camellia-ofb-null",
+                           "aes-xctr-plain64",
+                           "xchacha12,aes-adiantum-benbi"}) {
     write("fuzz_cipher_spec", std::to_string(count++), text_of(name));
   }
 }
