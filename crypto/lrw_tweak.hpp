@@ -21,14 +21,20 @@ class LrwTweak {
   /* `key` has key_bytes. */
   explicit LrwTweak(std::span<const std::byte> key);
 
-  /* The tweak of the block with the number `number` + `more`, modulo 2^128.  Both blocks have 16 bytes and may be the
-   * same.  Takes the same time for every number: with ESSIV it is secret. */
-  void make(const uint8_t* number, uint32_t more, uint8_t* tweak) const noexcept;
+  /* The tweak of the block with that number.  Both have 16 bytes and may be the same. */
+  void make(const uint8_t* number, uint8_t* tweak) const noexcept;
+
+  /* From the number and the tweak of a block to those of the next one, modulo 2^128.  The time that it takes tells how
+   * many bits at the end of the number are set. */
+  void advance(uint8_t* number, uint8_t* tweak) const noexcept;
 
  private:
   struct Polynomial {
     uint64_t high; /* x^127 … x^64 */
     uint64_t low;
+
+    static Polynomial load(const void* block) noexcept;
+    void store(void* block) const noexcept;
   };
   using Powers = std::array<Polynomial, 128>;
 

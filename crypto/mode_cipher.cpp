@@ -35,6 +35,11 @@ void xor_block(uint8_t* block, const uint8_t* other, size_t size) noexcept {
   for (size_t i = 0; i < size; ++i) block[i] ^= other[i];
 }
 
+template <bool encrypts>
+void turn_block(const BlockKey& key, uint8_t* block) noexcept {
+  encrypts ? key.encrypt_block(block) : key.decrypt_block(block);
+}
+
 struct IvKey {
   BlockKey key;
   bool combine = false;               /* what is encrypted with the result, by exclusive or */
@@ -42,7 +47,7 @@ struct IvKey {
 
   void apply(uint8_t* block) const noexcept {
     uint8_t before[block_bytes];
-    if (tweak) tweak->make(block, 0, block);
+    if (tweak) tweak->make(block, block);
     std::copy_n(block, key.block_bytes(), before);
     key.encrypt_block(block);
     if (combine) xor_block(block, before, key.block_bytes());
@@ -146,15 +151,14 @@ void cfb_decrypt_run(const ModeKeys& keys, const SectorRun& run) noexcept {
 }
 
 /* CBC whose next IV is plain text ⊕ cipher text. */
-template <void (BlockKey::*turn_block)(uint8_t*) const noexcept>
+template <bool encrypts>
 void pcbc_run(const ModeKeys& keys, const SectorRun& run) noexcept {
-  constexpr bool encrypts = turn_block == &BlockKey::encrypt_block;
   for_each_block(keys, run, [&keys](uint8_t* iv, uint32_t /*number*/, uint8_t* block) {
     const size_t size = keys.data.block_bytes();
     uint8_t before[block_bytes];
     std::copy_n(block, size, before);
     if (encrypts) xor_block(block, iv, size);
-    (keys.data.*turn_block)(block);
+    turn_block<encrypts>(keys.data, block);
     if (!encrypts) xor_block(block, iv, size);
     std::copy_n(before, size, iv);
     xor_block(iv, block, size);
@@ -162,14 +166,18 @@ void pcbc_run(const ModeKeys& keys, const SectorRun& run) noexcept {
 }
 
 /* XTS with tweaks of LRW. */
-template <void (BlockKey::*turn_block)(uint8_t*) const noexcept>
+template <bool encrypts>
 void lrw_run(const ModeKeys& keys, const SectorRun& run) noexcept {
-  for_each_block(keys, run, [&keys](uint8_t* iv, uint32_t number, uint8_t* block) {
+  for_each_sector(keys, run, [&keys](uint8_t* number, size_t length, uint8_t* out, const uint8_t* in) {
+    if (out != in) std::copy_n(in, length, out);
     uint8_t tweak[block_bytes];
-    keys.lrw->make(iv, number, tweak);
-    xor_block(block, tweak, block_bytes);
-    (keys.data.*turn_block)(block);
-    xor_block(block, tweak, block_bytes);
+    keys.lrw->make(number, tweak);
+    for (uint8_t* block = out; block != out + length; block += block_bytes) {
+      xor_block(block, tweak, block_bytes);
+      turn_block<encrypts>(keys.data, block);
+      xor_block(block, tweak, block_bytes);
+      keys.lrw->advance(number, tweak);
+    }
   });
 }
 
@@ -209,13 +217,13 @@ ModeFunctions mode_functions(CipherMode mode) noexcept {
     case CipherMode::xctr:
       return {xctr_run, xctr_run};
     case CipherMode::pcbc:
-      return {pcbc_run<&BlockKey::encrypt_block>, pcbc_run<&BlockKey::decrypt_block>};
+      return {pcbc_run<true>, pcbc_run<false>};
     case CipherMode::cfb:
       return {cfb_encrypt_run, cfb_decrypt_run};
     case CipherMode::ofb:
       return {ofb_run, ofb_run};
     case CipherMode::lrw:
-      return {lrw_run<&BlockKey::encrypt_block>, lrw_run<&BlockKey::decrypt_block>};
+      return {lrw_run<true>, lrw_run<false>};
     default:
       return {xts_encrypt_run, xts_decrypt_run};
   }
