@@ -37,24 +37,6 @@ def huge_qcow2(path):
     return path
 
 
-def in_threads(count, body):
-    failures = []
-
-    def run(i):
-        try:
-            body(i)
-        except Exception as e:
-            failures.append(e)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-
-
 def read_at_random(server, size):
     """As many requests at once as nbdkit has threads, on each connection."""
     def read(seed):
@@ -70,7 +52,7 @@ def read_at_random(server, size):
                     h.poll(-1)
                 buffers.clear()
 
-    in_threads(CONNECTIONS, read)
+    qluks.in_threads(CONNECTIONS, read)
 
 
 def walk_extents(server, size):
@@ -81,7 +63,7 @@ def walk_extents(server, size):
             for at in range(i * step, size - step, CONNECTIONS * step):
                 qluks.extents(h, at, step, qluks.nbd.CMD_FLAG_REQ_ONE)
 
-    in_threads(CONNECTIONS, walk)
+    qluks.in_threads(CONNECTIONS, walk)
 
 
 @unittest.skipIf(qluks.PRELOAD, "sanitizers need memory of their own")
@@ -116,7 +98,8 @@ class Memory(qluks.TestCase):
     def test_tables_of_a_huge_disk(self):
         image = huge_qcow2(self.path("huge.qcow2"))
         for cache_mib in (4, CACHE_MIB):
-            self.assert_takes(cache_mib + 64, walk_extents, image, f"qluks-cache-size={cache_mib}M")
+            # Small pieces that come and go in many threads leave malloc with as much again.
+            self.assert_takes(2 * cache_mib + 64, walk_extents, image, f"qluks-cache-size={cache_mib}M")
 
 
 class Time(qluks.TestCase):
@@ -142,7 +125,7 @@ class Time(qluks.TestCase):
             except nbd.Error:
                 pass  # and leave
 
-        clients = threading.Thread(target=in_threads, args=(8, read_until_told))
+        clients = threading.Thread(target=qluks.in_threads, args=(8, read_until_told))
         clients.start()
         for _ in range(8):
             reading.acquire()

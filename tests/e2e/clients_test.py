@@ -7,7 +7,6 @@ import random
 import resource
 import struct
 import tempfile
-import threading
 
 import nbd
 
@@ -262,26 +261,38 @@ class Handshakes(TestCase):
 class Connections(TestCase):
     def test_sixty_four_at_once(self):
         server = self.luks_server()
-        failures = []
 
         def read(seed):
             rng = random.Random(seed)
-            try:
-                with server.connect() as h:
-                    for _ in range(20):
-                        at = rng.randrange(len(self.content))
-                        n = min(rng.randrange(1, 100000), len(self.content) - at)
-                        self.assert_same(bytes(h.pread(n, at)), self.content[at:at + n])
-            except Exception as e:
-                failures.append(e)
+            with server.connect() as h:
+                for _ in range(20):
+                    at = rng.randrange(len(self.content))
+                    n = min(rng.randrange(1, 100000), len(self.content) - at)
+                    self.assert_same(bytes(h.pread(n, at)), self.content[at:at + n])
 
-        threads = [threading.Thread(target=read, args=(seed,)) for seed in range(64)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.assertEqual(failures, [])
+        qluks.in_threads(64, read)
         self.assertEqual(len(server.lines("opened after")), 1)
+
+    def test_exports_that_come_and_go(self):
+        """Many clients on several names of each image, over one key ring and a cache that holds next to nothing."""
+        exports = self.path("exports")
+        os.mkdir(exports)
+        for image in (self.image(self.luks2), self.image(self.qcow2, 3, 512), self.image(self.qcow2_luks)):
+            for copy in "abc":
+                os.link(image, os.path.join(exports, copy + os.path.basename(image)))
+        server = self.server("file", f"dir={exports}", PASS, "qluks-cache-size=64K")
+
+        def come_and_go(seed):
+            rng = random.Random(seed)
+            for _ in range(12):
+                with server.connect(rng.choice(os.listdir(exports)), extents=True) as h:
+                    at = rng.randrange(len(self.content) - 70000)
+                    self.assert_same(bytes(h.pread(70000, at)), self.content[at:at + 70000])
+                    qluks.extents(h, at, 70000)
+
+        qluks.in_threads(8, come_and_go)
+        self.assertEqual(len(server.lines("opened after")), 2)  # two headers
+        server.stop()
 
     def test_bad_magic_ends_one_connection_only(self):
         for server in self.servers():

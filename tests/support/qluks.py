@@ -19,6 +19,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -421,6 +422,25 @@ class Connection:
 def read_all(h, piece=MIB):
     size = h.get_size()
     return b"".join(h.pread(min(piece, size - at), at) for at in range(0, size, piece))
+
+
+def in_threads(count, body):
+    """body(0), body(1), … at the same time; raises what one of them raised."""
+    failures = []
+
+    def run(i):
+        try:
+            body(i)
+        except Exception as e:
+            failures.append(e)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def extents(h, offset, length, flags=0):
