@@ -83,7 +83,6 @@ TESTS += faults_test
 # A program of its own, since it replaces the allocators of all that is in it.
 check_PROGRAMS += memory_faults_test
 memory_faults_test_SOURCES = \
-	tests/faults/lying_storage_test.cpp \
 	tests/faults/memory_test.cpp \
 	tests/faults/workload.hpp \
 	tests/support/failing_memory.cpp \

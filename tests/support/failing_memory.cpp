@@ -75,6 +75,16 @@ void* allocate(size_t size, size_t alignment) {
   return counted(block);
 }
 
+void* allocate(size_t size) { return allocate(size, __STDCPP_DEFAULT_NEW_ALIGNMENT__); }
+
+void* allocate_or_null(size_t size) noexcept {
+  try {
+    return allocate(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
 void release(void* block) noexcept {
   if (block == nullptr) return;
   --blocks;
@@ -83,10 +93,16 @@ void release(void* block) noexcept {
 
 } // namespace
 
-void* operator new(size_t size) { return allocate(size, __STDCPP_DEFAULT_NEW_ALIGNMENT__); }
+/* All of them: what the sanitizer allocates must not be released here. */
+void* operator new(size_t size) { return allocate(size); }
+void* operator new[](size_t size) { return allocate(size); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept { return allocate_or_null(size); }
+void* operator new[](size_t size, const std::nothrow_t&) noexcept { return allocate_or_null(size); }
 void* operator new(size_t size, std::align_val_t alignment) { return allocate(size, static_cast<size_t>(alignment)); }
 void operator delete(void* block) noexcept { release(block); }
+void operator delete[](void* block) noexcept { release(block); }
 void operator delete(void* block, size_t) noexcept { release(block); }
+void operator delete[](void* block, size_t) noexcept { release(block); }
 void operator delete(void* block, std::align_val_t) noexcept { release(block); }
 void operator delete(void* block, size_t, std::align_val_t) noexcept { release(block); }
 
