@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Clients that do not behave.  The server lives, others are not disturbed, and whatever is answered is right."""
 
-import contextlib
 import os
 import random
+import re
 import resource
 import struct
 import tempfile
@@ -19,6 +19,7 @@ PASS = f"qluks-passphrase={qluks.SECRET}"
 GIB = 1 << 30
 REQUEST_BYTES_MAX = 64 * qluks.MIB  # nbdkit's
 LENGTH_MAX = (1 << 32) - 1
+NBDKIT_ABORTS = r"nbdkit: .*connections\.c:\d+: raw_send_socket: Assertion `sock >= 0' failed\."
 
 
 IMAGES = tempfile.TemporaryDirectory(prefix="qluks-images-")
@@ -38,7 +39,7 @@ class TestCase(qluks.TestCase):
         with server.connect() as h:
             for at in (0, 777, len(content) - 5000):
                 self.assert_same(bytes(h.pread(5000, at)), content[at:at + 5000])
-        self.assertEqual(server.lines("internal error|Assertion"), [])
+        self.assertEqual(server.lines("internal error"), [])
 
     def image(self, make, *args):
         """Made once for all tests: they only read."""
@@ -51,22 +52,30 @@ class TestCase(qluks.TestCase):
         return self.server("file", self.image(self.luks2), PASS, **kwargs)
 
     def servers(self):
-        yield self.luks_server()
-        yield self.server("file", self.image(self.qcow2))
-        yield self.server("file", self.image(self.qcow2, 3, 512))
-        yield self.server("file", self.image(self.qcow2_luks), PASS)
+        return (make() for make in self.makers())
 
-    @contextlib.contextmanager
-    def unless_nbdkit_aborts(self, server):
-        """nbdkit 1.32 has a race of its own, with no filter as well: one thread ends the output of a connection whose
-        client has gone while another is about to use it."""
-        try:
-            yield
-        except (raw_nbd.Closed, OSError, nbd.Error):
-            if not server.lines("raw_send_socket: Assertion `sock >= 0' failed"):
-                raise
-            server.pid = None
-            self.skipTest("nbdkit aborted by itself: raw_send_socket: Assertion `sock >= 0' failed")
+    def makers(self):
+        return [self.luks_server,
+                lambda: self.server("file", self.image(self.qcow2)),
+                lambda: self.server("file", self.image(self.qcow2, 3, 512)),
+                lambda: self.server("file", self.image(self.qcow2_luks), PASS)]
+
+    def outlives(self, make_server, use):
+        """The server lives after `use`, and ends as it should.  nbdkit 1.32 has a race of its own, with no filter as
+        well: one thread ends the output of a connection whose client has gone while another is about to use it.  If
+        that is what has ended it, and it says nothing else, another one is tried."""
+        for _ in range(20):
+            server = make_server()
+            try:
+                use(server)
+                server.stop()
+                return
+            except (raw_nbd.Closed, OSError, nbd.Error, qluks.BadEnd):
+                said = server.lines("Assertion|Sanitizer|runtime error:|internal error")
+                if not said or not all(re.fullmatch(NBDKIT_ABORTS, line) for line in said):
+                    raise
+                server.pid = None
+        self.skipTest(f"20 servers have ended with nbdkit's own \"{said[0]}\"")
 
 
 class Requests(TestCase):
@@ -307,29 +316,35 @@ class Connections(TestCase):
             self.assert_well(server)
 
     def test_leaving_with_requests_under_way(self):
-        for server in self.servers():
-            other = self.client(server)
-            other.go()
-            with self.unless_nbdkit_aborts(server):
-                for requests in (1, 16, 200):
-                    with self.client(server) as client:
-                        client.go()
-                        client.send(b"".join(raw_nbd.request(CMD_READ, i * 4099, qluks.MIB) for i in range(requests)))
-                        client.send(b"\x25\x60")  # and a piece of one more
-                error, data = other.ask(CMD_READ, 4099, qluks.MIB)
-                self.assertEqual(error, 0)
-                self.assert_same(data, self.content[4099:4099 + qluks.MIB])
-                self.assert_well(server)
+        for make_server in self.makers():
+            self.outlives(make_server, self.leave_with_requests)
 
-    def test_noise_instead_of_requests(self):
-        server = self.luks_server()
-        rng = random.Random(1)
-        with self.unless_nbdkit_aborts(server):
-            for _ in range(100):
+    def leave_with_requests(self, server):
+        with self.client(server) as other:
+            other.go()
+            for requests in (1, 16, 200):
                 with self.client(server) as client:
                     client.go()
-                    self.send_noise(client, rng)
-            self.assert_well(server)
+                    client.send(b"".join(raw_nbd.request(CMD_READ, i * 4099, qluks.MIB) for i in range(requests)))
+                    client.send(b"\x25\x60")  # and a piece of one more
+                    if requests == 1:
+                        client.receive(16)  # the reply has begun
+            error, data = other.ask(CMD_READ, 4099, qluks.MIB)
+            self.assertEqual(error, 0)
+            self.assert_same(data, self.content[4099:4099 + qluks.MIB])
+        self.assert_well(server)
+
+    def test_noise_instead_of_requests(self):
+        rng = random.Random(1)
+        for _ in range(10):
+            self.outlives(self.luks_server, lambda server: self.make_noise(server, rng))
+
+    def make_noise(self, server, rng):
+        for _ in range(10):
+            with self.client(server) as client:
+                client.go()
+                self.send_noise(client, rng)
+        self.assert_well(server)
 
     def send_noise(self, client, rng):
         try:

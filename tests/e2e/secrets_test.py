@@ -90,7 +90,7 @@ class TestCase(qluks.TestCase):
 
     def server(self, *args, **kwargs):
         server = super().server(*args, **kwargs)
-        server.wait_until_ready()
+        self.assertTrue(server.is_ready())
         return server
 
     def assert_only_in_secret_memory(self, server, needles):

@@ -5,6 +5,7 @@ A test file is a unittest module that ends in `qluks.main()`.  The build passes 
 sanitizer builds, the libraries that stock nbdkit has to preload in QLUKS_PRELOAD.
 """
 
+import ctypes
 import errno
 import hashlib
 import mmap
@@ -38,6 +39,11 @@ LUKS2_PAYLOAD_OFFSET = 16 * MIB
 
 # Iterations and memory so low that a test costs milliseconds; real costs have tests of their own.
 CHEAP_PBKDF2 = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]
+
+
+# A server goes to the background, and is then a child of this process: how it ends is known.
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def cheap_argon2(kind):
@@ -301,6 +307,10 @@ class NotStarted(AssertionError):
         self.status = status
 
 
+class BadEnd(AssertionError):
+    """A server has crashed, or a sanitizer has found something in it."""
+
+
 class Server:
     """A running nbdkit with the filter, and -v in its log."""
 
@@ -317,11 +327,14 @@ class Server:
     def uri(self, export=""):
         return f"nbd+unix:///{export}?socket={self.dir}/sock"
 
-    def wait_until_ready(self):
-        """It writes its pid before the last callbacks, and greets the first client after them."""
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(f"{self.dir}/sock")
-            client.recv(8, socket.MSG_WAITALL)
+    def is_ready(self):
+        """Waits until it greets a client; it writes its pid before the last callbacks, which may still end it."""
+        try:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(f"{self.dir}/sock")
+                return client.recv(8, socket.MSG_WAITALL) == b"NBDMAGIC"
+        except (ConnectionRefusedError, ConnectionResetError):
+            return False
 
     def connect(self, export="", extents=False):
         return Connection(self.uri(export), extents)
@@ -359,21 +372,27 @@ class Server:
             # With libasan in front, p11-kit (in nbdkit by way of GnuTLS) waits for ever for glibc's locale lock at
             # exit.  The sanitizers have reported what they saw by then.
             how = signal.SIGKILL
-        process = os.pidfd_open(self.pid)
         os.kill(self.pid, how)
-        ended = select.select([process], [], [], 60)[0]
-        os.close(process)
-        try:
-            os.waitpid(self.pid, os.WNOHANG)  # a server in the foreground is a child of ours
-        except ChildProcessError:
-            pass
-        self.pid = None
-        if not ended:
-            raise AssertionError("the server did not end within a minute of SIGTERM")
+        status = self.wait_for_end()
         report = re.search(r"(ERROR: \w+Sanitizer|runtime error:|WARNING: ThreadSanitizer|Assertion .* failed).*",
                            self.log())
         if report:
-            raise AssertionError(f"the server reported: {self.log()[report.start():][:4000]}")
+            raise BadEnd(f"the server reported: {self.log()[report.start():][:4000]}")
+        if status != (0 if how == signal.SIGTERM else -how):
+            raise BadEnd(f"the server ended with {status}:\n{self.log()}")
+
+    def wait_for_end(self):
+        """Its exit status."""
+        pid, self.pid = self.pid, None
+        process = os.pidfd_open(pid)
+        ended = select.select([process], [], [], 60)[0]
+        os.close(process)
+        if not ended:
+            raise AssertionError("the server did not end within a minute")
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def is_alive(self):
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 class FaultControl:
