@@ -186,7 +186,8 @@ void write_extensions() {
   write_qcow2("long_backing_format", script_with(0), {image.bytes()});
 }
 
-void write_large_snapshot() {
+/* A disk of that size, of which the L1 table covers 2 MiB. */
+void write_snapshot(const std::string& name, uint64_t disk_size) {
   Qcow2Image image = small_qcow2();
   const uint64_t table = image.add_cluster(0);
   const Qcow2SnapshotOnDisk disk{.l1_table_offset = image.l1_offset(),
@@ -199,13 +200,14 @@ void write_large_snapshot() {
                                  .vm_state_size = 0,
                                  .extra_data_size = 16};
   put(image.bytes(), table, std::as_bytes(std::span(&disk, 1)));
-  image.put_u64(table + sizeof disk + 8, uint64_t{1} << 63);
+  image.put_u64(table + sizeof disk + 8, disk_size);
   put(image.bytes(), table + sizeof disk + 16, text_of("7"));
   image.header().nb_snapshots = 1;
   image.header().snapshots_offset = table;
   ScriptOnDisk script = script_with(0);
   script.snapshot[0] = '7';
-  write_qcow2("large_snapshot", script, {image.bytes()});
+  script.requests[3].offset = 2 << 20;
+  write_qcow2(name, script, {image.bytes()});
 }
 
 /* ── LUKS ── */
@@ -508,7 +510,8 @@ int main(int argc, char** argv) {
   }
   write_backing_files();
   write_extensions();
-  write_large_snapshot();
+  write_snapshot("snapshot_too_large", uint64_t{1} << 63);
+  write_snapshot("snapshot_beyond_table", 4 << 20);
   write_luks1();
   write_all_luks2();
   write_compressed();
