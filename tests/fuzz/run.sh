@@ -14,8 +14,8 @@ fuzz() {
     local inputs=("corpus/$1" "seeds/$1")
     [ ! -d "$here/regressions/$1" ] || inputs+=("$here/regressions/$1")
     mkdir -p "corpus/$1"
-    "./$1" -max_total_time="$seconds" -rss_limit_mb=256 -timeout=2 -max_len=65596 -print_final_stats=1 \
-        -dict="$here/$1.dict" -artifact_prefix="findings/$1-" "${inputs[@]}" >"logs/$1" 2>&1
+    "./$1" -max_total_time="$seconds" -rss_limit_mb=256 -malloc_limit_mb=64 -timeout=2 -max_len=65596 \
+        -print_final_stats=1 -dict="$here/$1.dict" -artifact_prefix="findings/$1-" "${inputs[@]}" >"logs/$1" 2>&1
 }
 
 # The executions, and what was found if anything was.
