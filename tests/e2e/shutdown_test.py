@@ -108,7 +108,9 @@ class Shutdown(qluks.TestCase):
         for sent in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             with self.subTest(sent=sent.name):
                 os.mkfifo(pid)
-                server = self.starting(f"echo $$ >{pid}; sleep 100000; true")
+                # Whoever runs the tests in the background may ignore them, and so would the server.
+                server = self.starting(f"echo $$ >{pid}; sleep 100000; true",
+                                       preexec_fn=lambda sent=sent: signal.signal(sent, signal.SIG_DFL))
                 with open(pid) as f:
                     program = os.pidfd_open(int(f.read()))
                 os.unlink(pid)
