@@ -90,6 +90,7 @@ EXTRA_DIST += \
 	tests/fuzz/coverage.sh \
 	tests/fuzz/replay_test.sh \
 	tests/fuzz/run.sh \
+	tests/fuzz/uncounted.list \
 	$(END)
 
 # Both make a build of their own, with clang.
