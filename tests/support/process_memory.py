@@ -2,6 +2,7 @@
 """Which bytes a process has in its memory, and in a core dump of it."""
 
 import dataclasses
+import errno
 import os
 import re
 import shutil
@@ -63,6 +64,22 @@ def present_runs(pagemap, mapping):
     return runs
 
 
+def read_pages(memory, address, length):
+    """(address, bytes) of what can be read of them: glibc 2.42 has guard pages inside of the mapping of a stack."""
+    while length > 0:
+        try:
+            content = os.pread(memory, length, address)
+        except OSError as e:
+            if e.errno != errno.EIO:
+                raise
+            content = b""
+        if content:
+            yield address, content
+        done = len(content) or PAGE
+        address += done
+        length -= done
+
+
 def find(pid, needles):
     """[(name, Mapping, address)] for each place where one of `needles` (name: bytes) is in the memory of a process."""
     found = []
@@ -70,10 +87,10 @@ def find(pid, needles):
         for mapping in mappings(pid):
             if "r" not in mapping.permissions or mapping.name in ("[vvar]", "[vvar_vclock]", "[vsyscall]"):
                 continue
-            for address, length in present_runs(map.fileno(), mapping):
-                content = os.pread(memory.fileno(), length, address)
-                for name, needle in needles.items():
-                    found += [(name, mapping, address + at) for at in occurrences(content, needle)]
+            for run in present_runs(map.fileno(), mapping):
+                for address, content in read_pages(memory.fileno(), *run):
+                    for name, needle in needles.items():
+                        found += [(name, mapping, address + at) for at in occurrences(content, needle)]
     return found
 
 
