@@ -160,7 +160,8 @@ void nbdkit_error(const char* /*format*/, ...) { ++qluks::fuzz::reported; }
 int64_t nbdkit_parse_size(const char* text) {
   int64_t size = 0;
   const char* end = text + std::strlen(text);
-  if (const auto result = std::from_chars(text, end, size); result.ec == std::errc() && result.ptr == end) return size;
+  const auto result = std::from_chars(text, end, size);
+  if (result.ec == std::errc() && result.ptr == end && size >= 0) return size;
   nbdkit_error("size");
   return -1;
 }
