@@ -14,6 +14,7 @@
 
 #include "base/wire.hpp"
 #include "crypto/cipher_spec.hpp"
+#include "crypto/little_endian.hpp"
 
 namespace qluks {
 
@@ -26,9 +27,10 @@ struct IvRule {
   /* At least 8 bytes. */
   void lay_out(uint64_t sector, std::span<uint8_t> iv) const noexcept {
     const uint64_t number = (sector * factor + addend) & mask;
-    const be64 laid_out = big_endian ? number : __builtin_bswap64(number);
     std::fill(iv.begin(), iv.end(), uint8_t{0});
-    std::memcpy(big_endian ? iv.data() + iv.size() - sizeof laid_out : iv.data(), &laid_out, sizeof laid_out);
+    if (!big_endian) return store_little_endian(number, iv.data());
+    const be64 laid_out = number;
+    std::memcpy(iv.data() + iv.size() - sizeof laid_out, &laid_out, sizeof laid_out);
   }
 };
 
