@@ -259,15 +259,9 @@ void write_luks2(const std::string& name, const test::Luks2Volume& volume, uint8
   write_luks("fuzz_luks2", name, volume.image(), 2 * static_cast<size_t>(volume.hdr.hdr_size), keyring, place);
 }
 
-/* Two that are one range: the second one starts where the first one, of 32 KiB, ends. */
 test::Luks2Volume two_segments() {
   test::Luks2Volume volume = test::make_luks2();
-  const uint64_t offset = std::stoull(volume.segment()["offset"].get<std::string>());
-  volume.json["segments"]["1"] = volume.segment();
-  volume.segment()["size"] = "32768";
-  volume.json["segments"]["1"]["offset"] = std::to_string(offset + 32768);
-  volume.json["segments"]["1"]["iv_tweak"] = "64";
-  volume.digest()["segments"] = {"0", "1"};
+  volume.split_segment(32768);
   return volume;
 }
 

@@ -166,6 +166,15 @@ std::vector<std::byte> Luks2Volume::copy(uint64_t offset) const {
   return bytes;
 }
 
+void Luks2Volume::split_segment(uint64_t bytes) {
+  const uint64_t offset = std::stoull(segment()["offset"].get<std::string>());
+  json["segments"]["1"] = segment();
+  segment()["size"] = std::to_string(bytes);
+  json["segments"]["1"]["offset"] = std::to_string(offset + bytes);
+  json["segments"]["1"]["iv_tweak"] = std::to_string(bytes / 512);
+  digest()["segments"] = {"0", "1"};
+}
+
 std::vector<std::byte> Luks2Volume::image() const {
   Buffer bytes = copy(0);
   const Buffer secondary = copy(hdr.hdr_size);

@@ -82,6 +82,9 @@ struct Luks2Volume {
   /* One copy for `offset`, with its checksum. */
   std::vector<std::byte> copy(uint64_t offset) const;
   std::vector<std::byte> image() const;
+
+  /* Split the segment in two that are one range, the first of which has `bytes`. */
+  void split_segment(uint64_t bytes);
 };
 
 Luks2Volume make_luks2(const Luks2Spec& spec = {});

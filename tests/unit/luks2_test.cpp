@@ -64,15 +64,8 @@ Change edit_text(const std::string& from, const std::string& to) {
   };
 }
 
-/* Split the dynamic segment into two at 8 KiB. */
-void split_segment(Luks2Volume& v) {
-  const uint64_t offset = std::stoull(v.segment()["offset"].get<std::string>());
-  v.json["segments"]["1"] = v.segment();
-  v.segment()["size"] = "8192";
-  v.json["segments"]["1"]["offset"] = std::to_string(offset + 8192);
-  v.json["segments"]["1"]["iv_tweak"] = "16";
-  v.digest()["segments"] = {"0", "1"};
-}
+/* Of the dynamic segment, at 8 KiB. */
+void split_segment(Luks2Volume& v) { v.split_segment(8192); }
 
 /* ... and change the second half. */
 Change split_and_set(const std::string& member, Json value) {
