@@ -66,4 +66,13 @@ Status read_unaligned(std::span<std::byte> dst, uint64_t offset, uint32_t unit, 
   return read_through_buffer(dst.last(tail), offset + head + middle, unit, read);
 }
 
+Status read_blocks(std::span<std::byte> dst, uint64_t offset, uint32_t block, uint64_t size,
+                   const AlignedReadFn& read) {
+  if (block == 1) return read(dst, offset);
+  return read_unaligned(dst, offset, block, [&](std::span<std::byte> blocks, uint64_t at) {
+    const uint64_t present = std::min<uint64_t>(blocks.size(), size - at);
+    return read(blocks.first(static_cast<size_t>(present)), at);
+  });
+}
+
 } // namespace qluks

@@ -24,6 +24,10 @@ using AlignedReadFn = std::function<Status(std::span<std::byte> dst, uint64_t of
  * bytes around the request are read too, so offset + dst.size() rounded up must be readable. */
 Status read_unaligned(std::span<std::byte> dst, uint64_t offset, uint32_t unit, const AlignedReadFn& read);
 
+/* The same on storage of `size` bytes that takes whole blocks only: what is left behind the last whole block is asked
+ * for as it is. */
+Status read_blocks(std::span<std::byte> dst, uint64_t offset, uint32_t block, uint64_t size, const AlignedReadFn& read);
+
 } // namespace qluks
 
 #endif

@@ -10,6 +10,12 @@
 #include <libnbd.h>
 
 #include <algorithm>
+#include <bit>
+
+#include "base/aligned.hpp"
+#include "base/checked.hpp"
+#include "base/clock.hpp"
+#include "base/shutdown.hpp"
 #endif
 
 namespace qluks {
@@ -29,13 +35,32 @@ namespace {
 /* Enough to keep a remote server busy, few enough for servers that limit their clients. */
 constexpr unsigned connections_max = 4;
 
-/* What every NBD server takes in one request. */
-constexpr size_t read_bytes_max = 32 << 20;
+/* What every NBD server takes in one request, unless it says less. */
+constexpr uint32_t read_bytes_max = 32 << 20;
+
+/* The protocol allows no larger block. */
+constexpr uint32_t block_bytes_max = 64 << 10;
+
+/* The time that a server has to answer when nbdkit has been told to end. */
+constexpr int answer_ms = 200;
 
 /* libnbd's own words, for the thread that failed. */
 tl::unexpected<Error> nbd_error(const std::string& uri) {
   const char* what = nbd_get_error();
   return fail(Errc::io, uri + ": " + (what != nullptr ? what : "unknown error"), EIO);
+}
+
+/* What block status says of the first extent. */
+struct FirstExtent {
+  uint32_t length = 0;
+  uint32_t flags = 0;
+};
+
+int note_first(void* first, const char* /*context*/, uint64_t /*offset*/, uint32_t* entries, size_t count,
+               int* /*error*/) noexcept {
+  auto& extent = *static_cast<FirstExtent*>(first);
+  if (extent.length == 0 && count >= 2) extent = {.length = entries[0], .flags = entries[1]};
+  return 0;
 }
 
 } // namespace
@@ -80,9 +105,46 @@ class NbdDevice::Lease {
 
 void NbdDevice::Close::operator()(nbd_handle* handle) const noexcept { nbd_close(handle); }
 
+/* Waiting for one answer of a server, which may come in many pieces, or never. */
+class NbdDevice::Wait {
+ public:
+  Wait(nbd_handle* handle, const std::string& uri) noexcept : handle_(handle), uri_(uri) {}
+
+  /* Until something has come, or it is time to look whether nbdkit ends. */
+  Status step() {
+    if (nbd_poll(handle_, answer_ms) < 0) return nbd_error(uri_);
+    const bool late = monotonic_seconds() - start_ > answer_ms / 1000.0;
+    if (!late || !shutting_down()) return ok();
+    Status s = given_up();
+    return propagate(s, uri_);
+  }
+
+ private:
+  nbd_handle* handle_;
+  const std::string& uri_;
+  double start_ = monotonic_seconds();
+};
+
+Status NbdDevice::finish(nbd_handle* handle, int64_t request) const {
+  if (request < 0) return nbd_error(uri_);
+  Wait wait(handle, uri_);
+  int done = 0;
+  while ((done = nbd_aio_command_completed(handle, static_cast<uint64_t>(request))) == 0) {
+    if (Status s = wait.step(); !s) return s;
+  }
+  return done > 0 ? ok() : nbd_error(uri_);
+}
+
 Result<NbdDevice::Handle> NbdDevice::open_connection() const {
   Handle handle(nbd_create());
-  if (!handle || nbd_connect_uri(handle.get(), uri_.c_str()) != 0) return nbd_error(uri_);
+  if (!handle || nbd_add_meta_context(handle.get(), LIBNBD_CONTEXT_BASE_ALLOCATION) != 0 ||
+      nbd_aio_connect_uri(handle.get(), uri_.c_str()) != 0) {
+    return nbd_error(uri_);
+  }
+  Wait wait(handle.get(), uri_);
+  while (nbd_aio_is_connecting(handle.get()) > 0) {
+    if (Status s = wait.step(); !s) return propagate(s);
+  }
   const int64_t size = nbd_get_size(handle.get());
   if (size < 0) return nbd_error(uri_);
   if (size_ != 0 && static_cast<uint64_t>(size) != size_) {
@@ -93,11 +155,26 @@ Result<NbdDevice::Handle> NbdDevice::open_connection() const {
   return handle;
 }
 
+/* Block sizes that the protocol does not allow are not believed. */
+void NbdDevice::learn_limits(nbd_handle* handle) {
+  size_ = static_cast<uint64_t>(nbd_get_size(handle));
+  can_extents_ = nbd_can_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
+  const int64_t minimum = nbd_get_block_size(handle, LIBNBD_SIZE_MINIMUM);
+  const int64_t maximum = nbd_get_block_size(handle, LIBNBD_SIZE_MAXIMUM);
+  if (minimum > 0 && minimum <= block_bytes_max && std::has_single_bit(static_cast<uint64_t>(minimum))) {
+    limits_.minimum = static_cast<uint32_t>(minimum);
+  }
+  limits_.maximum = read_bytes_max;
+  if (maximum >= limits_.minimum && maximum < read_bytes_max) {
+    limits_.maximum = align_down(static_cast<uint32_t>(maximum), limits_.minimum);
+  }
+}
+
 Result<std::unique_ptr<NbdDevice>> NbdDevice::connect(const std::string& uri) {
   std::unique_ptr<NbdDevice> device(new NbdDevice(uri));
   auto handle = device->open_connection();
   if (!handle) return propagate(handle);
-  device->size_ = static_cast<uint64_t>(nbd_get_size(handle->get()));
+  device->learn_limits(handle->get());
   device->idle_.reserve(connections_max);
   device->idle_.push_back(std::move(*handle));
   return device;
@@ -106,17 +183,45 @@ Result<std::unique_ptr<NbdDevice>> NbdDevice::connect(const std::string& uri) {
 NbdDevice::~NbdDevice() = default;
 
 Status NbdDevice::read(std::span<std::byte> dst, uint64_t offset) {
+  return read_blocks(dst, offset, limits_.minimum, size_,
+                     [this](std::span<std::byte> blocks, uint64_t at) { return read_pieces(blocks, at); });
+}
+
+Status NbdDevice::read_pieces(std::span<std::byte> dst, uint64_t offset) {
   Lease lease(*this);
   auto handle = lease.get();
   if (!handle) return propagate(handle);
   while (!dst.empty()) {
-    const size_t n = std::min(dst.size(), read_bytes_max);
-    if (nbd_pread(*handle, dst.data(), n, offset, 0) != 0) return nbd_error(uri_);
-    dst = dst.subspan(n);
-    offset += n;
+    const auto piece = dst.first(std::min<size_t>(dst.size(), limits_.maximum));
+    const int64_t request = nbd_aio_pread(*handle, piece.data(), piece.size(), offset, NBD_NULL_COMPLETION, 0);
+    if (Status s = finish(*handle, request); !s) return s;
+    dst = dst.subspan(piece.size());
+    offset += piece.size();
   }
   lease.succeeded();
   return ok();
+}
+
+Result<Extent> NbdDevice::extent(uint64_t offset, uint64_t max) {
+  if (!can_extents_) return Extent{.length = max};
+  const uint64_t start = align_down<uint64_t>(offset, limits_.minimum);
+  const uint64_t skip = offset - start;
+  const uint64_t end = std::min(size_, align_down<uint64_t>(offset + max + limits_.minimum - 1, limits_.minimum));
+  const uint64_t count = std::min<uint64_t>(end - start, align_down(UINT32_MAX, limits_.minimum));
+
+  FirstExtent first;
+  Lease lease(*this);
+  auto handle = lease.get();
+  if (!handle) return propagate(handle);
+  const nbd_extent_callback callback{.callback = note_first, .user_data = &first, .free = nullptr};
+  const int64_t request =
+      nbd_aio_block_status(*handle, count, start, callback, NBD_NULL_COMPLETION, LIBNBD_CMD_FLAG_REQ_ONE);
+  if (Status s = finish(*handle, request); !s) return propagate(s);
+  lease.succeeded();
+  if (first.length <= skip) return Extent{.length = max};
+  return Extent{.length = std::min(max, first.length - skip),
+                .hole = (first.flags & LIBNBD_STATE_HOLE) != 0,
+                .zero = (first.flags & LIBNBD_STATE_ZERO) != 0};
 }
 
 #else
@@ -132,6 +237,8 @@ NbdDevice::~NbdDevice() = default;
 Status NbdDevice::read(std::span<std::byte> /*dst*/, uint64_t /*offset*/) {
   return fail(Errc::unsupported, uri_ + ": this build is without libnbd", EIO);
 }
+
+Result<Extent> NbdDevice::extent(uint64_t /*offset*/, uint64_t max) { return Extent{.length = max}; }
 
 #endif
 

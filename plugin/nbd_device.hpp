@@ -18,16 +18,17 @@ namespace qluks {
 /* nbd://, nbds://, nbd+unix://, nbds+unix://, nbd+vsock://, nbds+vsock:// */
 bool is_nbd_uri(const std::string& source);
 
-/* Requests share a few connections.  One that is lost fails its request with EIO and is made anew by the next. */
+/* Requests share a few connections.  One that is lost fails its request with EIO and is made anew by the next.  A
+ * server that does not answer is waited for until nbdkit is told to end. */
 class NbdDevice final : public BlockDevice {
  public:
   static Result<std::unique_ptr<NbdDevice>> connect(const std::string& uri);
   ~NbdDevice() override;
 
   uint64_t size() const noexcept override { return size_; }
-  Limits limits() const noexcept override { return {}; }
+  Limits limits() const noexcept override { return limits_; }
   Status read(std::span<std::byte> dst, uint64_t offset) override;
-  Result<Extent> extent(uint64_t /*offset*/, uint64_t max) override { return Extent{.length = max}; }
+  Result<Extent> extent(uint64_t offset, uint64_t max) override;
 
  private:
   explicit NbdDevice(std::string uri) : uri_(std::move(uri)) {}
@@ -37,11 +38,19 @@ class NbdDevice final : public BlockDevice {
   };
   using Handle = std::unique_ptr<nbd_handle, Close>;
   class Lease;
+  class Wait;
 
   Result<Handle> open_connection() const;
+  void learn_limits(nbd_handle* handle);
+  Status read_pieces(std::span<std::byte> dst, uint64_t offset);
+  /* Until the answer to a request has come; `request` is what libnbd calls it, or negative. */
+  Status finish(nbd_handle* handle, int64_t request) const;
 
   const std::string uri_;
+  /* As the first connection found them. */
   uint64_t size_ = 0;
+  Limits limits_;
+  bool can_extents_ = false;
 
   std::mutex mutex_; /* guards what follows; never held while waiting for the server */
   std::condition_variable returned_;

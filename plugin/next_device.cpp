@@ -68,16 +68,12 @@ Status NextDevice::check(const char* request, uint64_t offset, uint64_t length) 
 
 Status NextDevice::read(std::span<std::byte> dst, uint64_t offset) {
   if (Status s = check("read", offset, dst.size()); !s) return s;
-  const uint32_t unit = limits_.minimum;
-  if (unit == 1 || unit > minimum_bytes_max) return read_blocks(dst, offset);
-  return read_unaligned(dst, offset, unit, [this](std::span<std::byte> blocks, uint64_t at) {
-    /* The last block of a container that is no multiple of the block is read as far as it goes. */
-    const uint64_t present = std::min<uint64_t>(blocks.size(), size_ - at);
-    return read_blocks(blocks.first(static_cast<size_t>(present)), at);
-  });
+  const uint32_t block = limits_.minimum > minimum_bytes_max ? 1 : limits_.minimum;
+  return read_blocks(dst, offset, block, size_,
+                     [this](std::span<std::byte> blocks, uint64_t at) { return read_pieces(blocks, at); });
 }
 
-Status NextDevice::read_blocks(std::span<std::byte> dst, uint64_t offset) {
+Status NextDevice::read_pieces(std::span<std::byte> dst, uint64_t offset) {
   const uint32_t most = align_down(std::min(read_bytes_max, limits_.maximum), limits_.minimum);
   while (!dst.empty()) {
     const auto piece = dst.first(std::min<size_t>(dst.size(), most));

@@ -32,7 +32,7 @@ class NextDevice final : public BlockDevice {
  private:
   explicit NextDevice(nbdkit_next* next) noexcept : next_(next) {}
 
-  Status read_blocks(std::span<std::byte> dst, uint64_t offset);
+  Status read_pieces(std::span<std::byte> dst, uint64_t offset);
   Status check(const char* request, uint64_t offset, uint64_t length) const;
 
   nbdkit_next* next_;

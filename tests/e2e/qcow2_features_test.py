@@ -204,14 +204,19 @@ class DataFiles(qluks.TestCase):
 
 
 class NbdUris(qluks.TestCase):
-    def remote(self, path):
-        """Another nbdkit, without the filter."""
-        return self.server("file", path, "qluks-layers=raw")
+    def remote(self, path, *args, **kwargs):
+        """Another nbdkit, which serves the file as it is."""
+        return self.server("file", path, "qluks-layers=raw", *args, **kwargs)
+
+    def overlay(self, base, size=len(CONTENT)):
+        """A qcow2 with no data of its own."""
+        top = self.path("top.qcow2")
+        qluks.run("qemu-img", "create", "-f", "qcow2", "-u", "-b", base, "-F", "raw", top, str(size))
+        return top
 
     def test_backing_file_and_header_on_another_server(self):
         base = self.write("base.raw", CONTENT)
-        top = self.path("top.qcow2")
-        qluks.run("qemu-img", "create", "-f", "qcow2", "-u", "-b", base, "-F", "raw", top, str(len(CONTENT)))
+        top = self.overlay(base)
         remote = self.remote(base)
         self.assert_serves(CONTENT, "file", top, f"qluks-backing={remote.uri()}")
 
@@ -222,10 +227,43 @@ class NbdUris(qluks.TestCase):
         self.assertIn("nonexistent", self.refusal("file", payload, PASS,
                                                   "qluks-header=nbd+unix:///?socket=/nonexistent/sock")[0])
 
+    def test_server_that_takes_only_whole_blocks_of_its_size(self):
+        base = self.write("base.raw", CONTENT)
+        remote = self.remote(base, "blocksize-minimum=4096", "blocksize-maximum=65536", "blocksize-error-policy=error",
+                             options=["--filter=blocksize-policy"])
+        server = self.assert_serves(CONTENT, "file", self.overlay(base), f"qluks-backing={remote.uri()}")
+        with server.connect(extents=True) as h:
+            for offset, length in ((1, 1), (4095, 2), (511, 3 * qluks.MIB), (len(CONTENT) - 1, 1)):
+                self.assert_same(bytes(h.pread(length, offset)), CONTENT[offset:offset + length])
+                self.assertEqual(qluks.extents(h, offset, length), [(offset, length, "data")])
+
+    def test_holes_are_those_of_the_server(self):
+        base = self.path("base.raw")
+        with open(base, "wb") as f:
+            f.truncate(6 << 30)
+            for offset in (qluks.MIB, 5 << 30):
+                f.seek(offset)
+                f.write(CONTENT[:65536])
+        remote = self.remote(base)
+        server = self.server("file", self.overlay(base, 7 << 30), f"qluks-backing={remote.uri()}")
+        with server.connect(extents=True) as h:
+            self.assertEqual(qluks.extents(h, 512, 4 * qluks.MIB),
+                             [(512, qluks.MIB - 512, "hole,zero"), (qluks.MIB, 65536, "data"),
+                              (qluks.MIB + 65536, 3 * qluks.MIB + 512 - 65536, "hole,zero")])
+            self.assertEqual(qluks.extents(h, 4 << 30, 3 << 30),
+                             [(4 << 30, 1 << 30, "hole,zero"), (5 << 30, 65536, "data"),
+                              ((5 << 30) + 65536, (2 << 30) - 65536, "hole,zero")])
+
+    def test_server_without_block_status_has_data_everywhere(self):
+        base = self.write("base.raw", bytes(len(CONTENT)))
+        remote = self.remote(base, options=["--no-sr"])
+        server = self.server("file", self.overlay(base), f"qluks-backing={remote.uri()}")
+        with server.connect(extents=True) as h:
+            self.assertEqual(qluks.extents(h, 0, len(CONTENT)), [(0, len(CONTENT), "data")])
+
     def test_lost_connection_is_an_error_and_comes_back(self):
         base = self.write("base.raw", CONTENT)
-        top = self.path("top.qcow2")
-        qluks.run("qemu-img", "create", "-f", "qcow2", "-u", "-b", base, "-F", "raw", top, str(len(CONTENT)))
+        top = self.overlay(base)
         remote = self.remote(base)
         with self.server("file", top, f"qluks-backing={remote.uri()}").connect() as h:
             self.assert_same(bytes(h.pread(4096, 0)), CONTENT[:4096])

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""SIGTERM ends nbdkit while it derives a key or runs a program, however long that would take."""
+"""SIGTERM ends nbdkit while it derives a key, runs a program or waits for a server, however long that would take."""
 
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
 
@@ -49,8 +50,8 @@ class Shutdown(qluks.TestCase):
         self.addCleanup(server.stop)
         return server
 
-    def connect(self, server):
-        client = subprocess.Popen(["nbdinfo", "--size", server.uri()], stdout=subprocess.DEVNULL,
+    def connect(self, server, *client):
+        client = subprocess.Popen([*(client or ("nbdinfo", "--size")), server.uri()], stdout=subprocess.DEVNULL,
                                   stderr=subprocess.DEVNULL)
         self.addCleanup(client.wait)
         self.addCleanup(client.kill)
@@ -152,6 +153,32 @@ class Shutdown(qluks.TestCase):
                 self.assert_ends(server)
                 self.assertTrue(select.select([program], [], [], 0)[0], "the program is still there")
                 os.close(program)
+
+    def overlay(self, source):
+        """A qcow2 whose data are all in SOURCE, and the arguments that serve it."""
+        top = self.path("top.qcow2")
+        qluks.run("qemu-img", "create", "-f", "qcow2", "-u", "-b", "base", "-F", "raw", top, "1M")
+        return "file", top, f"qluks-backing={source}"
+
+    def test_backing_server_that_never_greets(self):
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(self.path("silent"))
+            silent.listen()
+            server = self.serve(*self.overlay(f"nbd+unix:///?socket={self.path('silent')}"))
+            self.connect(server)
+            with silent.accept()[0]:
+                self.assert_ends(server)
+
+    def test_backing_server_that_never_answers(self):
+        for request, client in (("pread", ("qemu-io", "-rfraw", "-c", "read 0 512")),
+                                ("extents", ("nbdinfo", "--map"))):
+            with self.subTest(request=request):
+                remote = self.server("memory", "1M", "qluks-layers=raw", "delay-read=100000", "delay-extents=100000",
+                                     filters=["delay"])
+                server = self.serve(*self.overlay(remote.uri()))
+                self.connect(server, *client)
+                remote.wait_for(f"qluks: {request}")
+                self.assert_ends(server)
 
 
 if __name__ == "__main__":

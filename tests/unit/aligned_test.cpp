@@ -101,5 +101,14 @@ TEST_F(ReadUnaligned, FailureOfEachPartIsTheResult) {
   }
 }
 
+TEST(ReadBlocks, PartOfTheLastBlockIsReadAsFarAsItGoes) {
+  MemoryDevice device(MemoryDevice::pattern(1000));
+  std::vector<std::byte> out(5);
+  ASSERT_TRUE(
+      read_blocks(out, 995, 512, 1000, [&](std::span<std::byte> dst, uint64_t at) { return device.read(dst, at); }));
+  EXPECT_TRUE(std::equal(out.begin(), out.end(), device.bytes.begin() + 995));
+  EXPECT_EQ(device.calls, (std::vector<ReadCall>{{512, 488}}));
+}
+
 } // namespace
 } // namespace qluks
