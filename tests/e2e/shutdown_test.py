@@ -5,7 +5,9 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
+import threading
 import time
 
 import qluks
@@ -160,14 +162,38 @@ class Shutdown(qluks.TestCase):
         qluks.run("qemu-img", "create", "-f", "qcow2", "-u", "-b", "base", "-F", "raw", top, "1M")
         return "file", top, f"qluks-backing={source}"
 
-    def test_backing_server_that_never_greets(self):
-        with socket.socket(socket.AF_UNIX) as silent:
-            silent.bind(self.path("silent"))
-            silent.listen()
-            server = self.serve(*self.overlay(f"nbd+unix:///?socket={self.path('silent')}"))
+    def assert_ends_while_greeted(self, greet):
+        """greet(socket) is all that the server of the backing file says."""
+        path = self.path("greeting")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            server = self.serve(*self.overlay(f"nbd+unix:///?socket={path}"))
             self.connect(server)
-            with silent.accept()[0]:
+            with listener.accept()[0] as client:
+                greeting = threading.Thread(target=greet, args=(client,))
+                greeting.start()
                 self.assert_ends(server)
+                greeting.join()
+        os.unlink(path)
+
+    def test_backing_server_that_never_greets(self):
+        self.assert_ends_while_greeted(lambda client: None)
+
+    def test_backing_server_that_greets_for_ever(self):
+        def greet(client):
+            client.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 1))
+            option = struct.unpack(">I8sII", client.recv(20, socket.MSG_WAITALL))[2]
+            # The option is refused, with a message that does not come to its end.
+            client.sendall(struct.pack(">QIII", 0x3e889045565a9, option, 0x80000001, 4000))
+            try:
+                while True:
+                    client.send(b".")
+                    time.sleep(0.02)
+            except ConnectionError:
+                pass
+
+        self.assert_ends_while_greeted(greet)
 
     def test_backing_server_that_never_answers(self):
         for request, client in (("pread", ("qemu-io", "-rfraw", "-c", "read 0 512")),
