@@ -12,6 +12,9 @@ namespace {
 
 constexpr size_t chain_files_max = 64;
 
+/* L1 tables stay in memory, and one may have 32 MiB. */
+constexpr uint64_t chain_l1_bytes_max = 128 << 20;
+
 tl::unexpected<Error> chain_error(std::string what) { return fail(Errc::unsupported, std::move(what), EINVAL); }
 
 std::string number(size_t depth) { return "backing file " + std::to_string(depth + 1); }
@@ -120,6 +123,7 @@ Result<SharedDevice> BackingChain::open_disk(File file, StoredAs stored_as, size
   }
   auto header = read_qcow2_header(*file.device);
   if (!header) return propagate(header);
+  if (Status s = note_l1_table(*header); !s) return propagate(s);
   /* Nothing is ever written to a backing file. */
   Qcow2Options options{.cache = cache_, .read_only = true};
   if (Status s = open_references(*header, file.dir, depth + 1, options); !s) return propagate(s);
@@ -155,6 +159,13 @@ Result<SharedDevice> BackingChain::find_data_file(const Qcow2Header& image, cons
   auto file = find_in_directory(image.data_file_name, dir);
   if (!file) return propagate(file);
   return std::move(file->device);
+}
+
+Status BackingChain::note_l1_table(const Qcow2Header& header) {
+  l1_bytes_ += uint64_t{*qcow2_l1_entries_needed(header, header.size)} * sizeof(be64);
+  if (l1_bytes_ <= chain_l1_bytes_max) return ok();
+  return chain_error("the L1 tables of the backing files have " + std::to_string(l1_bytes_) +
+                     " bytes up to here, the limit is " + std::to_string(chain_l1_bytes_max));
 }
 
 Status BackingChain::note_visit(const File& file) {

@@ -44,11 +44,13 @@ class BackingChain {
   Result<File> find_backing(const Qcow2Header& overlay, const std::string& dir, size_t depth);
   Result<File> find_in_directory(const std::string& name, const std::string& dir);
   Result<SharedDevice> find_data_file(const Qcow2Header& image, const std::string& dir, size_t depth);
+  Status note_l1_table(const Qcow2Header& header);
   Status note_visit(const File& file);
 
   Config& config_;
   Sources& sources_;
   std::shared_ptr<Qcow2Cache> cache_;
+  uint64_t l1_bytes_ = 0;
   std::set<FileDevice::Identity> visited_;
 };
 

@@ -186,6 +186,23 @@ class Chains(qluks.TestCase):
             errors = qluks.error_lines(done.stderr.decode())
             self.assertGreaterEqual(len(errors), 2 * len(names))
 
+    def test_l1_tables_of_a_chain_have_a_limit(self):
+        """Each of the largest that there is, 32 MiB in a file that takes no room."""
+        top = self.path("top.qcow2")
+        base = self.write("base.raw", CONTENT)
+        qluks.run("qemu-img", "create", "-f", "qcow2", "-u", "-b", base, "-F", "qcow2", top, str(1 << 51))
+        chain = []
+        for i in range(5):
+            chain.append(f"qluks-backing=qcow2:{self.path(f'{i}.qcow2')}")
+            qluks.run("cp", "--sparse=always", top, self.path(f"{i}.qcow2"))
+        server = self.server("file", top, *chain[:4], f"qluks-backing=raw:{base}")
+        with server.connect() as h:
+            self.assert_same(bytes(h.pread(4096, 0)), CONTENT[:4096])
+        server = self.server("file", top, *chain, f"qluks-backing=raw:{base}")
+        with self.assertRaises(qluks.nbd.Error):
+            server.connect()
+        self.assertRegex(server.errors()[0], "L1 tables of the backing files have 167772160 bytes.* 134217728$")
+
 
 class DataFiles(qluks.TestCase):
     def test_external_data_file(self):
