@@ -50,6 +50,37 @@ tl::unexpected<Error> nbd_error(const std::string& uri) {
   return fail(Errc::io, uri + ": " + (what != nullptr ? what : "unknown error"), EIO);
 }
 
+/* Waiting for one answer of a server, which may come in many pieces, or never. */
+class Wait {
+ public:
+  Wait(nbd_handle* handle, const std::string& uri) noexcept : handle_(handle), uri_(uri) {}
+
+  /* Until something has come, or it is time to look whether nbdkit ends. */
+  Status step() {
+    if (nbd_poll(handle_, answer_ms) < 0) return nbd_error(uri_);
+    const bool late = monotonic_seconds() - start_ > answer_ms / 1000.0;
+    if (!late || !shutting_down()) return ok();
+    Status s = given_up();
+    return propagate(s, uri_);
+  }
+
+ private:
+  nbd_handle* handle_;
+  const std::string& uri_;
+  double start_ = monotonic_seconds();
+};
+
+/* Until the answer to a request has come; `request` is what libnbd calls it, or negative. */
+Status finish(nbd_handle* handle, int64_t request, const std::string& uri) {
+  if (request < 0) return nbd_error(uri);
+  Wait wait(handle, uri);
+  int done = 0;
+  while ((done = nbd_aio_command_completed(handle, static_cast<uint64_t>(request))) == 0) {
+    if (Status s = wait.step(); !s) return s;
+  }
+  return done > 0 ? ok() : nbd_error(uri);
+}
+
 /* What block status says of the first extent. */
 struct FirstExtent {
   uint32_t length = 0;
@@ -104,36 +135,6 @@ class NbdDevice::Lease {
 };
 
 void NbdDevice::Close::operator()(nbd_handle* handle) const noexcept { nbd_close(handle); }
-
-/* Waiting for one answer of a server, which may come in many pieces, or never. */
-class NbdDevice::Wait {
- public:
-  Wait(nbd_handle* handle, const std::string& uri) noexcept : handle_(handle), uri_(uri) {}
-
-  /* Until something has come, or it is time to look whether nbdkit ends. */
-  Status step() {
-    if (nbd_poll(handle_, answer_ms) < 0) return nbd_error(uri_);
-    const bool late = monotonic_seconds() - start_ > answer_ms / 1000.0;
-    if (!late || !shutting_down()) return ok();
-    Status s = given_up();
-    return propagate(s, uri_);
-  }
-
- private:
-  nbd_handle* handle_;
-  const std::string& uri_;
-  double start_ = monotonic_seconds();
-};
-
-Status NbdDevice::finish(nbd_handle* handle, int64_t request) const {
-  if (request < 0) return nbd_error(uri_);
-  Wait wait(handle, uri_);
-  int done = 0;
-  while ((done = nbd_aio_command_completed(handle, static_cast<uint64_t>(request))) == 0) {
-    if (Status s = wait.step(); !s) return s;
-  }
-  return done > 0 ? ok() : nbd_error(uri_);
-}
 
 Result<NbdDevice::Handle> NbdDevice::open_connection() const {
   Handle handle(nbd_create());
@@ -194,7 +195,7 @@ Status NbdDevice::read_pieces(std::span<std::byte> dst, uint64_t offset) {
   while (!dst.empty()) {
     const auto piece = dst.first(std::min<size_t>(dst.size(), limits_.maximum));
     const int64_t request = nbd_aio_pread(*handle, piece.data(), piece.size(), offset, NBD_NULL_COMPLETION, 0);
-    if (Status s = finish(*handle, request); !s) return s;
+    if (Status s = finish(*handle, request, uri_); !s) return s;
     dst = dst.subspan(piece.size());
     offset += piece.size();
   }
@@ -206,7 +207,7 @@ Result<Extent> NbdDevice::extent(uint64_t offset, uint64_t max) {
   if (!can_extents_) return Extent{.length = max};
   const uint64_t start = align_down<uint64_t>(offset, limits_.minimum);
   const uint64_t skip = offset - start;
-  const uint64_t end = std::min(size_, align_down<uint64_t>(offset + max + limits_.minimum - 1, limits_.minimum));
+  const uint64_t end = std::min(size_, *checked_align_up<uint64_t>(offset + max, limits_.minimum));
   const uint64_t count = std::min<uint64_t>(end - start, align_down(UINT32_MAX, limits_.minimum));
 
   FirstExtent first;
@@ -216,7 +217,7 @@ Result<Extent> NbdDevice::extent(uint64_t offset, uint64_t max) {
   const nbd_extent_callback callback{.callback = note_first, .user_data = &first, .free = nullptr};
   const int64_t request =
       nbd_aio_block_status(*handle, count, start, callback, NBD_NULL_COMPLETION, LIBNBD_CMD_FLAG_REQ_ONE);
-  if (Status s = finish(*handle, request); !s) return propagate(s);
+  if (Status s = finish(*handle, request, uri_); !s) return propagate(s);
   lease.succeeded();
   if (first.length <= skip) return Extent{.length = max};
   return Extent{.length = std::min(max, first.length - skip),

@@ -38,13 +38,10 @@ class NbdDevice final : public BlockDevice {
   };
   using Handle = std::unique_ptr<nbd_handle, Close>;
   class Lease;
-  class Wait;
 
   Result<Handle> open_connection() const;
   void learn_limits(nbd_handle* handle);
   Status read_pieces(std::span<std::byte> dst, uint64_t offset);
-  /* Until the answer to a request has come; `request` is what libnbd calls it, or negative. */
-  Status finish(nbd_handle* handle, int64_t request) const;
 
   const std::string uri_;
   /* As the first connection found them. */

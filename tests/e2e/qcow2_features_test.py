@@ -113,8 +113,7 @@ class Chains(qluks.TestCase):
 
     def test_backing_without_a_recorded_format_needs_the_prefix(self):
         base = self.write("base.raw", CONTENT)
-        top = self.path("top.qcow2")
-        qluks.run("qemu-img", "create", "-f", "qcow2", "-u", "-b", base, "-F", "raw", top, str(len(CONTENT)))
+        top = self.overlay("top.qcow2", base, len(CONTENT))
         with open(top, "r+b") as f:  # the extension that holds the format becomes one that nobody knows
             at = f.read(4096).index(bytes.fromhex("e2792aca"))
             f.seek(at)
@@ -127,8 +126,7 @@ class Chains(qluks.TestCase):
 
     def test_luks_volume_as_backing_file(self):
         base = self.luks2("base.luks", CONTENT)
-        top = self.path("top.qcow2")
-        qluks.run("qemu-img", "create", "-f", "qcow2", "-u", "-b", base, "-F", "raw", top, str(len(CONTENT)))
+        top = self.overlay("top.qcow2", base, len(CONTENT))
         self.assert_serves(CONTENT, "file", top, f"qluks-backing=luks:{base}", PASS)
 
     def test_file_that_is_its_own_backing_is_refused(self):
@@ -188,9 +186,8 @@ class Chains(qluks.TestCase):
 
     def test_l1_tables_of_a_chain_have_a_limit(self):
         """Each of the largest that there is, 32 MiB in a file that takes no room."""
-        top = self.path("top.qcow2")
         base = self.write("base.raw", CONTENT)
-        qluks.run("qemu-img", "create", "-f", "qcow2", "-u", "-b", base, "-F", "qcow2", top, str(1 << 51))
+        top = self.overlay("top.qcow2", base, 1 << 51, "qcow2")
         chain = []
         for i in range(5):
             chain.append(f"qluks-backing=qcow2:{self.path(f'{i}.qcow2')}")
@@ -225,15 +222,9 @@ class NbdUris(qluks.TestCase):
         """Another nbdkit, which serves the file as it is."""
         return self.server("file", path, "qluks-layers=raw", *args, **kwargs)
 
-    def overlay(self, base, size=len(CONTENT)):
-        """A qcow2 with no data of its own."""
-        top = self.path("top.qcow2")
-        qluks.run("qemu-img", "create", "-f", "qcow2", "-u", "-b", base, "-F", "raw", top, str(size))
-        return top
-
     def test_backing_file_and_header_on_another_server(self):
         base = self.write("base.raw", CONTENT)
-        top = self.overlay(base)
+        top = self.overlay("top.qcow2", base, len(CONTENT))
         remote = self.remote(base)
         self.assert_serves(CONTENT, "file", top, f"qluks-backing={remote.uri()}")
 
@@ -248,7 +239,8 @@ class NbdUris(qluks.TestCase):
         base = self.write("base.raw", CONTENT)
         remote = self.remote(base, "blocksize-minimum=4096", "blocksize-maximum=65536", "blocksize-error-policy=error",
                              options=["--filter=blocksize-policy"])
-        server = self.assert_serves(CONTENT, "file", self.overlay(base), f"qluks-backing={remote.uri()}")
+        top = self.overlay("top.qcow2", base, len(CONTENT))
+        server = self.assert_serves(CONTENT, "file", top, f"qluks-backing={remote.uri()}")
         with server.connect(extents=True) as h:
             for offset, length in ((1, 1), (4095, 2), (511, 3 * qluks.MIB), (len(CONTENT) - 1, 1)):
                 self.assert_same(bytes(h.pread(length, offset)), CONTENT[offset:offset + length])
@@ -262,7 +254,7 @@ class NbdUris(qluks.TestCase):
                 f.seek(offset)
                 f.write(CONTENT[:65536])
         remote = self.remote(base)
-        server = self.server("file", self.overlay(base, 7 << 30), f"qluks-backing={remote.uri()}")
+        server = self.server("file", self.overlay("top.qcow2", base, 7 << 30), f"qluks-backing={remote.uri()}")
         with server.connect(extents=True) as h:
             self.assertEqual(qluks.extents(h, 512, 4 * qluks.MIB),
                              [(512, qluks.MIB - 512, "hole,zero"), (qluks.MIB, 65536, "data"),
@@ -274,13 +266,13 @@ class NbdUris(qluks.TestCase):
     def test_server_without_block_status_has_data_everywhere(self):
         base = self.write("base.raw", bytes(len(CONTENT)))
         remote = self.remote(base, options=["--no-sr"])
-        server = self.server("file", self.overlay(base), f"qluks-backing={remote.uri()}")
+        server = self.server("file", self.overlay("top.qcow2", base, len(CONTENT)), f"qluks-backing={remote.uri()}")
         with server.connect(extents=True) as h:
             self.assertEqual(qluks.extents(h, 0, len(CONTENT)), [(0, len(CONTENT), "data")])
 
     def test_lost_connection_is_an_error_and_comes_back(self):
         base = self.write("base.raw", CONTENT)
-        top = self.overlay(base)
+        top = self.overlay("top.qcow2", base, len(CONTENT))
         remote = self.remote(base)
         with self.server("file", top, f"qluks-backing={remote.uri()}").connect() as h:
             self.assert_same(bytes(h.pread(4096, 0)), CONTENT[:4096])

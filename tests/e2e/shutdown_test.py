@@ -156,11 +156,9 @@ class Shutdown(qluks.TestCase):
                 self.assertTrue(select.select([program], [], [], 0)[0], "the program is still there")
                 os.close(program)
 
-    def overlay(self, source):
-        """A qcow2 whose data are all in SOURCE, and the arguments that serve it."""
-        top = self.path("top.qcow2")
-        qluks.run("qemu-img", "create", "-f", "qcow2", "-u", "-b", "base", "-F", "raw", top, "1M")
-        return "file", top, f"qluks-backing={source}"
+    def backed_by(self, source):
+        """What serves a qcow2 whose data are all in SOURCE."""
+        return "file", self.overlay("top.qcow2", "base", "1M"), f"qluks-backing={source}"
 
     def assert_ends_while_greeted(self, greet):
         """greet(socket) is all that the server of the backing file says."""
@@ -168,7 +166,7 @@ class Shutdown(qluks.TestCase):
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
             listener.listen()
-            server = self.serve(*self.overlay(f"nbd+unix:///?socket={path}"))
+            server = self.serve(*self.backed_by(f"nbd+unix:///?socket={path}"))
             self.connect(server)
             with listener.accept()[0] as client:
                 greeting = threading.Thread(target=greet, args=(client,))
@@ -201,7 +199,7 @@ class Shutdown(qluks.TestCase):
             with self.subTest(request=request):
                 remote = self.server("memory", "1M", "qluks-layers=raw", "delay-read=100000", "delay-extents=100000",
                                      filters=["delay"])
-                server = self.serve(*self.overlay(remote.uri()))
+                server = self.serve(*self.backed_by(remote.uri()))
                 self.connect(server, *client)
                 remote.wait_for(f"qluks: {request}")
                 self.assert_ends(server)

@@ -152,6 +152,11 @@ class TestCase(unittest.TestCase):
         run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", opts, raw, path)
         return path
 
+    def overlay(self, name, backing, size, kind="raw"):
+        """A qcow2 with no data of its own; the backing file need not exist."""
+        run("qemu-img", "create", "-f", "qcow2", "-u", "-b", backing, "-F", kind, self.path(name), str(size))
+        return self.path(name)
+
     def qcow2_luks(self, name, content, version=3, cluster=65536, *options):
         raw = self.write(name + ".src", content)
         path = self.path(name)
