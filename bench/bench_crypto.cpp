@@ -15,8 +15,8 @@
 #include "bench/limits.hpp"
 #include "bench/rivals.hpp"
 #include "bench/table.hpp"
-#include "crypto/kernel.hpp"
-#include "crypto/pbkdf.hpp"
+#include "crypto/aes/kernel.hpp"
+#include "crypto/kdf/pbkdf.hpp"
 
 namespace qluks::bench {
 

@@ -24,7 +24,7 @@
 #include <cstring>
 #include <vector>
 
-#include "crypto/hash.hpp"
+#include "crypto/kdf/hash.hpp"
 
 namespace qluks::bench {
 

@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "base/result.hpp"
-#include "crypto/hash.hpp"
+#include "crypto/kdf/hash.hpp"
 
 namespace qluks {
 

@@ -3,61 +3,61 @@ noinst_LTLIBRARIES += libsectorcrypto.la
 libsectorcrypto_la_SOURCES = \
 	crypto/adiantum.cpp \
 	crypto/adiantum.hpp \
-	crypto/aes_key_nettle.cpp \
-	crypto/argon2.cpp \
+	crypto/aes/cbc_nettle.cpp \
+	crypto/aes/engine.cpp \
+	crypto/aes/engine.hpp \
+	crypto/aes/kernel.hpp \
+	crypto/aes/kernel_nettle.hpp \
+	crypto/aes/key_nettle.cpp \
+	crypto/aes/self_test.cpp \
+	crypto/aes/xts_nettle.cpp \
+	crypto/aes/xts_run.hpp \
 	crypto/block_key.cpp \
 	crypto/block_key.hpp \
-	crypto/cbc_nettle.cpp \
 	crypto/cipher_spec.cpp \
 	crypto/cipher_spec.hpp \
 	crypto/cpu.cpp \
 	crypto/cpu.hpp \
-	crypto/engine.cpp \
-	crypto/engine.hpp \
-	crypto/hash.cpp \
-	crypto/hash.hpp \
 	crypto/iv.hpp \
 	crypto/iv_rule.hpp \
-	crypto/kernel.hpp \
-	crypto/kernel_nettle.hpp \
+	crypto/kdf/argon2.cpp \
+	crypto/kdf/hash.cpp \
+	crypto/kdf/hash.hpp \
+	crypto/kdf/pbkdf.hpp \
+	crypto/kdf/pbkdf2.cpp \
 	crypto/little_endian.hpp \
 	crypto/lrw_tweak.cpp \
 	crypto/lrw_tweak.hpp \
 	crypto/mode_cipher.cpp \
 	crypto/mode_cipher.hpp \
-	crypto/pbkdf.hpp \
-	crypto/pbkdf2.cpp \
 	crypto/sector_cipher.cpp \
 	crypto/sector_cipher.hpp \
-	crypto/self_test.cpp \
 	crypto/traces.cpp \
 	crypto/traces.hpp \
 	crypto/xchacha.cpp \
 	crypto/xchacha.hpp \
-	crypto/xts_nettle.cpp \
-	crypto/xts_run.hpp \
 	$(END)
 libsectorcrypto_la_LIBADD = $(NETTLE_LIBS) $(ARGON2_LIBS) $(LIBGCRYPT_HASHES_LIBS)
 if HAVE_LIBGCRYPT_HASHES
 libsectorcrypto_la_SOURCES += \
-	crypto/hash_libgcrypt.cpp \
-	crypto/hash_libgcrypt.hpp \
+	crypto/kdf/hash_libgcrypt.cpp \
+	crypto/kdf/hash_libgcrypt.hpp \
 	$(END)
 endif
 if X86_64
 libsectorcrypto_la_SOURCES += \
-	crypto/aes_key_aesni.cpp \
+	crypto/aes/kernel_aesni.cpp \
+	crypto/aes/kernel_vaes256.cpp \
+	crypto/aes/kernel_vaes512.cpp \
+	crypto/aes/kernel_x86.hpp \
+	crypto/aes/key_aesni.cpp \
+	crypto/aes/vector_cbc.hpp \
+	crypto/aes/vector_iv.hpp \
+	crypto/aes/vector_tweak.hpp \
+	crypto/aes/vector_xts.hpp \
+	crypto/aes/vector_xts_interleaved.hpp \
 	crypto/isa.hpp \
-	crypto/kernel_aesni.cpp \
-	crypto/kernel_vaes256.cpp \
-	crypto/kernel_vaes512.cpp \
-	crypto/kernel_x86.hpp \
-	crypto/pbkdf2_shani.cpp \
-	crypto/pbkdf2_shani.hpp \
-	crypto/vector_cbc.hpp \
-	crypto/vector_iv.hpp \
-	crypto/vector_tweak.hpp \
-	crypto/vector_xts.hpp \
-	crypto/vector_xts_interleaved.hpp \
+	crypto/kdf/pbkdf2_shani.cpp \
+	crypto/kdf/pbkdf2_shani.hpp \
 	$(END)
 endif

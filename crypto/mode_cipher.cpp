@@ -19,11 +19,11 @@
 #include <optional>
 #include <vector>
 
+#include "crypto/aes/kernel.hpp"
+#include "crypto/aes/xts_run.hpp"
 #include "crypto/block_key.hpp"
 #include "crypto/iv_rule.hpp"
-#include "crypto/kernel.hpp"
 #include "crypto/lrw_tweak.hpp"
-#include "crypto/xts_run.hpp"
 
 namespace qluks {
 

@@ -7,7 +7,7 @@
 
 #include "base/secure_buffer.hpp"
 #include "crypto/adiantum.hpp"
-#include "crypto/kernel.hpp"
+#include "crypto/aes/kernel.hpp"
 #include "crypto/mode_cipher.hpp"
 #include "crypto/traces.hpp"
 

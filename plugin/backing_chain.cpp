@@ -3,7 +3,7 @@
 
 #include <cerrno>
 
-#include "formats/luks_layer.hpp"
+#include "formats/luks/layer.hpp"
 #include "formats/text.hpp"
 
 namespace qluks {

@@ -14,8 +14,8 @@
 #include <string>
 
 #include "base/file_device.hpp"
-#include "formats/qcow2_header.hpp"
-#include "formats/qcow2_layer.hpp"
+#include "formats/qcow2/header.hpp"
+#include "formats/qcow2/layer.hpp"
 #include "plugin/config.hpp"
 #include "plugin/sources.hpp"
 

@@ -9,7 +9,7 @@
 #include <memory>
 #include <numeric>
 
-#include "crypto/engine.hpp"
+#include "crypto/aes/engine.hpp"
 #include "plugin/key_command.hpp"
 #include "plugin/nbd_device.hpp"
 #include "plugin/passphrase.hpp"

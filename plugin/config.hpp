@@ -12,7 +12,7 @@
 
 #include "base/result.hpp"
 #include "base/secure_buffer.hpp"
-#include "formats/keyring.hpp"
+#include "formats/luks/keyring.hpp"
 #include "plugin/key_file.hpp"
 
 namespace qluks {

@@ -3,7 +3,7 @@
 
 #include <cerrno>
 
-#include "formats/qcow2_layer.hpp"
+#include "formats/qcow2/layer.hpp"
 #include "plugin/backing_chain.hpp"
 
 namespace qluks {

@@ -21,8 +21,9 @@
 
 #include "base/block_device.hpp"
 #include "formats/format.hpp"
-#include "formats/luks_layer.hpp"
-#include "formats/qcow2_cache.hpp"
+#include "formats/luks/keyring.hpp"
+#include "formats/luks/layer.hpp"
+#include "formats/qcow2/cache.hpp"
 #include "plugin/config.hpp"
 #include "plugin/sources.hpp"
 

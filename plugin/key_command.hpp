@@ -7,7 +7,7 @@
 
 #include "base/result.hpp"
 #include "base/secure_buffer.hpp"
-#include "formats/luks_header.hpp"
+#include "formats/luks/header.hpp"
 
 namespace qluks {
 

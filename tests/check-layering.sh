@@ -15,6 +15,12 @@ forbid() {
 forbid base    '(crypto|formats|plugin)/' 'base/ includes only itself'
 forbid crypto  '(formats|plugin)/'        'crypto/ includes only base/ and itself'
 forbid formats 'plugin/'                  'formats/ includes only crypto/, base/ and itself'
+# Wings of a folder: the formats do not know each other.  One door: the LUKS header inside of a qcow2.
+forbid formats/luks  'formats/qcow2/'     'formats/luks/ does not know qcow2'
+forbid formats/qcow2 'formats/luks/'      'formats/qcow2/ knows LUKS in crypt.hpp and crypt.cpp only' \
+    '^formats/qcow2/crypt\.(cpp|hpp):'
+forbid crypto/kdf    'crypto/aes/'        'crypto/kdf/ does not know the AES kernels'
+forbid crypto/aes    'crypto/kdf/'        'crypto/aes/ does not know key derivation'
 for folder in base crypto formats; do
     forbid $folder 'nbdkit-'              'nbdkit is known to plugin/ only'
 done
@@ -23,6 +29,6 @@ for folder in base formats plugin; do
 done
 for folder in base formats plugin crypto; do
     forbid $folder '(immintrin|wmmintrin|x86intrin|cpuid)\.h' 'intrinsics are for the kernels only' \
-        '^crypto/([a-z0-9_]+_(aesni|vaes[0-9]*|shani|x86)|cpu|isa)\.(cpp|hpp):'
+        '^crypto/((aes|kdf)/[a-z0-9_]+_(aesni|vaes[0-9]*|shani|x86)|cpu|isa)\.(cpp|hpp):'
 done
 exit $bad

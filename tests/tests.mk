@@ -5,9 +5,9 @@ unit_cppflags = $(AM_CPPFLAGS) $(GTEST_CFLAGS) -DVECTORS_DIR='"$(abs_top_srcdir)
 check_PROGRAMS += base_test
 base_test_SOURCES = \
 	tests/support/memory_device.hpp \
-	tests/unit/aligned_test.cpp \
-	tests/unit/base_test.cpp \
-	tests/unit/secure_buffer_test.cpp \
+	tests/unit/base/aligned_test.cpp \
+	tests/unit/base/base_test.cpp \
+	tests/unit/base/secure_buffer_test.cpp \
 	$(END)
 base_test_CPPFLAGS = $(unit_cppflags)
 base_test_LDADD = libbase.la $(GTEST_LIBS)
@@ -19,12 +19,12 @@ crypto_test_SOURCES = \
 	tests/support/nettle_reference.hpp \
 	tests/support/patterns.hpp \
 	tests/support/vectors.hpp \
-	tests/unit/crypto_engine_test.cpp \
-	tests/unit/crypto_kernels_test.cpp \
-	tests/unit/crypto_modes_test.cpp \
-	tests/unit/crypto_pbkdf_test.cpp \
-	tests/unit/crypto_spec_test.cpp \
-	tests/unit/crypto_traces_test.cpp \
+	tests/unit/crypto/aes/engine_test.cpp \
+	tests/unit/crypto/aes/kernels_test.cpp \
+	tests/unit/crypto/kdf/pbkdf_test.cpp \
+	tests/unit/crypto/modes_test.cpp \
+	tests/unit/crypto/spec_test.cpp \
+	tests/unit/crypto/traces_test.cpp \
 	$(END)
 crypto_test_CPPFLAGS = $(unit_cppflags)
 crypto_test_LDADD = libsectorcrypto.la libbase.la $(GTEST_LIBS) $(NETTLE_LIBS)
@@ -34,14 +34,14 @@ luks_test_SOURCES = \
 	tests/support/luks_builder.cpp \
 	tests/support/luks_builder.hpp \
 	tests/support/memory_device.hpp \
-	tests/unit/af_test.cpp \
-	tests/unit/keyring_test.cpp \
-	tests/unit/luks1_test.cpp \
-	tests/unit/luks2_copies_test.cpp \
-	tests/unit/luks2_json_test.cpp \
-	tests/unit/luks2_test.cpp \
-	tests/unit/luks_layer_test.cpp \
-	tests/unit/luks_text_test.cpp \
+	tests/unit/luks/af_test.cpp \
+	tests/unit/luks/keyring_test.cpp \
+	tests/unit/luks/layer_test.cpp \
+	tests/unit/luks/luks1_test.cpp \
+	tests/unit/luks/luks2_copies_test.cpp \
+	tests/unit/luks/luks2_json_test.cpp \
+	tests/unit/luks/luks2_test.cpp \
+	tests/unit/luks/text_test.cpp \
 	$(END)
 luks_test_CPPFLAGS = $(unit_cppflags)
 luks_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS)
@@ -51,13 +51,13 @@ qcow2_test_SOURCES = \
 	tests/support/memory_device.hpp \
 	tests/support/qcow2_image.hpp \
 	tests/support/streams.hpp \
-	tests/unit/qcow2_cache_test.cpp \
-	tests/unit/qcow2_compressed_test.cpp \
-	tests/unit/qcow2_header_test.cpp \
-	tests/unit/qcow2_layer_test.cpp \
-	tests/unit/qcow2_map_test.cpp \
-	tests/unit/qcow2_snapshot_test.cpp \
-	tests/unit/text_test.cpp \
+	tests/unit/formats/text_test.cpp \
+	tests/unit/qcow2/cache_test.cpp \
+	tests/unit/qcow2/compressed_test.cpp \
+	tests/unit/qcow2/header_test.cpp \
+	tests/unit/qcow2/layer_test.cpp \
+	tests/unit/qcow2/map_test.cpp \
+	tests/unit/qcow2/snapshot_test.cpp \
 	$(END)
 qcow2_test_CPPFLAGS = $(unit_cppflags)
 qcow2_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)

@@ -7,10 +7,10 @@ srcdir=$1 corpus=$2
 shift 2
 tool() { "$FUZZ_CXX" -print-prog-name="$1"; }
 
-parsers=(crypto/cipher_spec formats/luks1 formats/luks2 formats/luks2_binary formats/luks2_json formats/luks2_metadata
-    formats/luks_header formats/luks_text formats/qcow2_compressed formats/qcow2_crypt formats/qcow2_entry
-    formats/qcow2_header formats/qcow2_layer formats/qcow2_map formats/qcow2_open formats/qcow2_snapshot formats/text
-    plugin/backing_chain plugin/config)
+parsers=(crypto/cipher_spec formats/luks/header formats/luks/luks1 formats/luks/luks2 formats/luks/luks2_binary
+    formats/luks/luks2_json formats/luks/luks2_metadata formats/luks/text formats/qcow2/compressed formats/qcow2/crypt
+    formats/qcow2/entry formats/qcow2/header formats/qcow2/layer formats/qcow2/map formats/qcow2/open
+    formats/qcow2/snapshot formats/text plugin/backing_chain plugin/config)
 
 ./fuzz_seeds seeds
 rm -rf profiles

@@ -4,7 +4,7 @@
  *      | type | cluster_bits | offset in its sector | start and length of a part | stream … |
  */
 #include "base/units.hpp"
-#include "formats/qcow2_compressed.hpp"
+#include "formats/qcow2/compressed.hpp"
 #define ZLIB_CONST
 #include <zlib.h>
 

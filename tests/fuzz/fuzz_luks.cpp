@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* A LUKS header of any content in each of its places: read, unlocked, and the payload read.  The targets fuzz_luks1 and
  * fuzz_luks2 are both this; they differ by their seeds, and fuzz_luks2 by how inputs are changed. */
-#include "formats/luks_layer.hpp"
+#include "formats/luks/layer.hpp"
 #include "tests/fuzz/guest_disk.hpp"
 #include "tests/fuzz/keyrings.hpp"
 #include "tests/fuzz/target.hpp"

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <random>
 
-#include "formats/luks2_ondisk.hpp"
+#include "formats/luks/luks2_ondisk.hpp"
 #include "tests/fuzz/fuzz_case.hpp"
 #include "tests/support/luks_builder.hpp"
 

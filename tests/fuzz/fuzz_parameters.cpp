@@ -14,7 +14,7 @@
 #include <cstring>
 #include <memory>
 
-#include "crypto/engine.hpp"
+#include "crypto/aes/engine.hpp"
 #include "plugin/image.hpp"
 #include "plugin/key_command.hpp"
 #include "plugin/passphrase.hpp"

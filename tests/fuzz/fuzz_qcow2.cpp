@@ -2,8 +2,8 @@
 /* A qcow2 of any content, with or without the files that it refers to: opened, and its guest disk read. */
 #include <memory>
 
-#include "formats/luks_layer.hpp"
-#include "formats/qcow2_layer.hpp"
+#include "formats/luks/layer.hpp"
+#include "formats/qcow2/layer.hpp"
 #include "tests/fuzz/guest_disk.hpp"
 #include "tests/fuzz/keyrings.hpp"
 #include "tests/fuzz/target.hpp"

@@ -9,9 +9,9 @@
 #include <algorithm>
 
 #include "base/clock.hpp"
-#include "crypto/pbkdf.hpp"
-#include "formats/af.hpp"
-#include "formats/luks_header.hpp"
+#include "crypto/kdf/pbkdf.hpp"
+#include "formats/luks/af.hpp"
+#include "formats/luks/header.hpp"
 #include "tests/fuzz/checks.hpp"
 
 namespace qluks {

@@ -6,7 +6,7 @@
 
 #include <array>
 
-#include "formats/keyring.hpp"
+#include "formats/luks/keyring.hpp"
 
 namespace qluks::fuzz {
 

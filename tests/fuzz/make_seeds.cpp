@@ -6,8 +6,8 @@
 #include <string>
 
 #include "crypto/cipher_spec.hpp"
-#include "formats/luks1_ondisk.hpp"
-#include "formats/qcow2_ondisk.hpp"
+#include "formats/luks/luks1_ondisk.hpp"
+#include "formats/qcow2/ondisk.hpp"
 #include "tests/fuzz/fuzz_case.hpp"
 #include "tests/support/luks_builder.hpp"
 #include "tests/support/qcow2_image.hpp"

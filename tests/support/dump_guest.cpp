@@ -25,8 +25,9 @@
 
 #include "base/file_device.hpp"
 #include "base/log.hpp"
-#include "formats/luks_layer.hpp"
-#include "formats/qcow2_layer.hpp"
+#include "formats/luks/keyring.hpp"
+#include "formats/luks/layer.hpp"
+#include "formats/qcow2/layer.hpp"
 
 using namespace qluks;
 

@@ -7,10 +7,10 @@
 
 #include "base/checked.hpp"
 #include "base/units.hpp"
-#include "crypto/pbkdf.hpp"
+#include "crypto/kdf/pbkdf.hpp"
 #include "crypto/sector_cipher.hpp"
-#include "formats/af.hpp"
-#include "formats/luks_header.hpp"
+#include "formats/luks/af.hpp"
+#include "formats/luks/header.hpp"
 #include "tests/support/memory_device.hpp"
 
 namespace qluks::test {

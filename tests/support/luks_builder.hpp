@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "base/secure_buffer.hpp"
-#include "formats/luks1_ondisk.hpp"
-#include "formats/luks2_ondisk.hpp"
+#include "formats/luks/luks1_ondisk.hpp"
+#include "formats/luks/luks2_ondisk.hpp"
 
 namespace qluks::test {
 

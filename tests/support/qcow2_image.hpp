@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/checked.hpp"
-#include "formats/qcow2_ondisk.hpp"
+#include "formats/qcow2/ondisk.hpp"
 #include "tests/support/memory_device.hpp"
 
 namespace qluks::test {

@@ -8,7 +8,8 @@
 #include <ostream>
 
 #include "crypto/sector_cipher.hpp"
-#include "formats/qcow2_header.hpp"
+#include "formats/luks/keyring.hpp"
+#include "formats/qcow2/header.hpp"
 #include "tests/support/luks_builder.hpp"
 #include "tests/support/qcow2_image.hpp"
 #include "tests/support/streams.hpp"

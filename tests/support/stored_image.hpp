@@ -15,9 +15,9 @@
 #include <string>
 #include <vector>
 
-#include "formats/keyring.hpp"
-#include "formats/luks_layer.hpp"
-#include "formats/qcow2_layer.hpp"
+#include "formats/luks/keyring.hpp"
+#include "formats/luks/layer.hpp"
+#include "formats/qcow2/layer.hpp"
 
 namespace qluks::test {
 

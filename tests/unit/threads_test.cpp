@@ -7,8 +7,9 @@
 #include <random>
 #include <thread>
 
-#include "formats/luks_layer.hpp"
-#include "formats/qcow2_layer.hpp"
+#include "formats/luks/keyring.hpp"
+#include "formats/luks/layer.hpp"
+#include "formats/qcow2/layer.hpp"
 #include "tests/support/luks_builder.hpp"
 #include "tests/support/qcow2_image.hpp"
 #include "tests/support/stored_image.hpp"

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* PBKDF2-HMAC-SHA256 by SHA-NI.
+ *
+ * A step hashes two blocks that differ from step to step in their first half only:
+ *
+ *      word    0 … 7      8            9 … 14   15
+ *              U or the   0x80000000   0        768     (one block of key and one digest, in bits)
+ *              inner hash
+ *
+ * Two rounds take 4 cycles and the unit could start another two after 2 or 3, so that the output blocks of a 64-byte
+ * key, which do not depend on each other, are done at the same time.  One is half a hash ahead of the other: while
+ * this one ends a hash and begins another, which is no work for the unit, the other one keeps it busy.
+ *
+ * SHA instructions have no VEX form.  In a function that leaves the upper halves of ymm registers dirty each of them
+ * pays a microcode assist, a hundredfold loss.  So this file has no vector of more than 128 bits and is not compiled
+ * for AVX.
+ */
+#include "crypto/kdf/pbkdf2_shani.hpp"
+
+#include <immintrin.h>
+
+#include "crypto/isa.hpp"
+
+#define QLUKS_ISA QLUKS_ISA_SHANI
+
+namespace qluks {
+
+namespace {
+
+/* FIPS 180-4, section 4.2.2 */
+alignas(16) constexpr uint32_t round_constants[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+};
+
+/* Eight words in two registers.  The names give the words from the lowest lane up. */
+struct Natural {
+  __m128i abcd, efgh;
+};
+
+/* The order in which the SHA instructions take a state. */
+struct State {
+  __m128i feba, hgdc;
+};
+
+QLUKS_STEP Natural load(const Sha256Words& words) noexcept {
+  const auto* p = reinterpret_cast<const __m128i*>(words.word);
+  return {_mm_loadu_si128(p), _mm_loadu_si128(p + 1)};
+}
+
+QLUKS_STEP void store(Sha256Words& words, Natural value) noexcept {
+  auto* p = reinterpret_cast<__m128i*>(words.word);
+  _mm_storeu_si128(p, value.abcd);
+  _mm_storeu_si128(p + 1, value.efgh);
+}
+
+QLUKS_STEP State to_state(Natural n) noexcept {
+  const __m128i badc = _mm_shuffle_epi32(n.abcd, 0xb1);
+  const __m128i hgfe = _mm_shuffle_epi32(n.efgh, 0x1b);
+  return {_mm_alignr_epi8(badc, hgfe, 8), _mm_blend_epi16(hgfe, badc, 0xf0)};
+}
+
+QLUKS_STEP Natural to_natural(State s) noexcept {
+  const __m128i abef = _mm_shuffle_epi32(s.feba, 0x1b);
+  const __m128i ghcd = _mm_shuffle_epi32(s.hgdc, 0xb1);
+  return {_mm_blend_epi16(abef, ghcd, 0xf0), _mm_alignr_epi8(ghcd, abef, 8)};
+}
+
+/* Rounds 4·i … 4·i+3. */
+QLUKS_STEP void four_rounds(State& s, __m128i message, size_t i) noexcept {
+  const auto* constants = reinterpret_cast<const __m128i*>(round_constants);
+  const __m128i sum = _mm_add_epi32(message, _mm_load_si128(constants + i));
+  s.hgdc = _mm_sha256rnds2_epu32(s.hgdc, s.feba, sum);
+  s.feba = _mm_sha256rnds2_epu32(s.feba, s.hgdc, _mm_shuffle_epi32(sum, 0x0e));
+}
+
+/* The next four words of the message schedule, over the oldest of the last sixteen. */
+QLUKS_STEP void extend_schedule(__m128i (&w)[4], size_t i) noexcept {
+  const __m128i before = w[(i + 3) % 4];
+  /* Words 9 … 14 are zero: there is nothing to add to words 8 … 11, and nothing of 9 … 12 to the first new ones. */
+  __m128i sum = i == 6 ? w[2] : _mm_sha256msg1_epu32(w[i % 4], w[(i + 1) % 4]);
+  if (i != 4) sum = _mm_add_epi32(sum, _mm_alignr_epi8(before, w[(i + 2) % 4], 4));
+  w[i % 4] = _mm_sha256msg2_epu32(sum, before);
+}
+
+/* One chain of hashes.  `message` is replaced by its hash when that is complete. */
+struct Lane {
+  State s;
+  __m128i w[4];
+  Natural message, sum;
+};
+
+constexpr size_t quads_per_hash = 16; /* of four rounds */
+constexpr size_t quads_per_iteration = 2 * quads_per_hash;
+
+QLUKS_STEP void begin_hash(Lane& lane, State start) noexcept {
+  lane.s = start;
+  lane.w[0] = lane.message.abcd;
+  lane.w[1] = lane.message.efgh;
+  lane.w[2] = _mm_setr_epi32(static_cast<int>(0x80000000), 0, 0, 0);
+  lane.w[3] = _mm_setr_epi32(0, 0, 0, 768);
+}
+
+QLUKS_STEP void end_hash(Lane& lane, State start) noexcept {
+  lane.message = to_natural({_mm_add_epi32(lane.s.feba, start.feba), _mm_add_epi32(lane.s.hgdc, start.hgdc)});
+}
+
+/* The quad-th part of an iteration: U becomes the hash from `inner`, that the hash from `outer`, and the sum grows. */
+QLUKS_STEP void advance(Lane& lane, State inner, State outer, size_t quad) noexcept {
+  const State start = quad < quads_per_hash ? inner : outer;
+  const size_t i = quad % quads_per_hash;
+  if (i == 0) begin_hash(lane, start);
+  if (i >= 4) extend_schedule(lane.w, i);
+  four_rounds(lane.s, lane.w[i % 4], i);
+  if (i == quads_per_hash - 1) end_hash(lane, start);
+  if (quad == quads_per_iteration - 1) {
+    lane.sum.abcd = _mm_xor_si128(lane.sum.abcd, lane.message.abcd);
+    lane.sum.efgh = _mm_xor_si128(lane.sum.efgh, lane.message.efgh);
+  }
+}
+
+template <size_t Lanes>
+QLUKS_ISA void iterate(const HmacSha256Midstates& hmac, Sha256Chain* chains, uint32_t iterations) noexcept {
+  constexpr size_t lead = quads_per_hash / 2;
+  const State inner = to_state(load(hmac.inner));
+  const State outer = to_state(load(hmac.outer));
+  Lane lanes[Lanes];
+  for (size_t l = 0; l < Lanes; ++l) {
+    lanes[l].message = load(chains[l].u);
+    lanes[l].sum = load(chains[l].sum);
+  }
+#pragma GCC unroll 8
+  for (size_t quad = 0; Lanes == 2 && quad < lead; ++quad) advance(lanes[Lanes - 1], inner, outer, quad);
+  for (uint32_t i = 0; i < iterations; ++i) {
+#pragma GCC unroll 32
+    for (size_t quad = 0; quad < quads_per_iteration; ++quad) {
+      advance(lanes[0], inner, outer, quad);
+      if constexpr (Lanes == 2) advance(lanes[1], inner, outer, (quad + lead) % quads_per_iteration);
+    }
+  }
+  for (size_t l = 0; l < Lanes; ++l) {
+    store(chains[l].u, lanes[l].message);
+    store(chains[l].sum, lanes[l].sum);
+  }
+}
+
+} // namespace
+
+void iterate_shani(const HmacSha256Midstates& hmac, std::span<Sha256Chain> chains, uint32_t iterations) noexcept {
+  if (chains.size() == 2) return iterate<2>(hmac, chains.data(), iterations);
+  iterate<1>(hmac, chains.data(), iterations);
+}
+
+} // namespace qluks

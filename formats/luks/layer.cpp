@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "formats/luks/layer.hpp"
+
+#include <algorithm>
+
+#include "base/aligned.hpp"
+#include "base/checked.hpp"
+#include "base/log.hpp"
+#include "base/units.hpp"
+#include "crypto/sector_cipher.hpp"
+#include "formats/text.hpp"
+
+namespace qluks {
+
+namespace {
+
+/* Where the payload lies and how it is decrypted. */
+struct Payload {
+  std::shared_ptr<const SectorCipher> cipher;
+  uint64_t offset = 0;
+  std::optional<uint64_t> fixed_bytes; /* empty: to the end of the device */
+  uint64_t iv_tweak = 0;
+
+  /* Bytes of whole sectors on a device of that size. */
+  uint64_t bytes_on(uint64_t device_bytes) const noexcept {
+    const uint64_t present = device_bytes > offset ? device_bytes - offset : 0;
+    return align_down<uint64_t>(std::min(present, fixed_bytes.value_or(present)), cipher->sector_size());
+  }
+};
+
+class LuksLayer final : public BlockDevice {
+ public:
+  LuksLayer(const Payload& payload, BlockDevice& below) noexcept
+      : payload_(payload), below_(below), size_(payload.bytes_on(below.size())) {}
+
+  uint64_t size() const noexcept override { return size_; }
+
+  Limits limits() const noexcept override {
+    Limits limits = below_.limits();
+    limits.minimum = 1;
+    limits.preferred = std::max(limits.preferred, uint32_t{4096});
+    return limits;
+  }
+
+  Status read(std::span<std::byte> dst, uint64_t offset) override {
+    if (dst.empty()) return ok();
+    return read_unaligned(dst, offset, static_cast<uint32_t>(payload_.cipher->sector_size()),
+                          [this](std::span<std::byte> sectors, uint64_t at) { return read_sectors(sectors, at); });
+  }
+
+  Result<Extent> extent(uint64_t offset, uint64_t max) override {
+    Result<Extent> extent = below_.extent(payload_.offset + offset, max);
+    if (extent) extent->zero = false;
+    return extent;
+  }
+
+  Status cache(uint64_t offset, uint64_t length) override { return below_.cache(payload_.offset + offset, length); }
+
+ private:
+  Status read_sectors(std::span<std::byte> sectors, uint64_t offset) {
+    if (Status s = below_.read(sectors, payload_.offset + offset); !s) return s;
+    payload_.cipher->decrypt(SectorNumber{payload_.iv_tweak + offset / sector_bytes}, sectors, sectors);
+    return ok();
+  }
+
+  const Payload& payload_;
+  BlockDevice& below_;
+  uint64_t size_;
+};
+
+class LuksFormat final : public Format {
+ public:
+  LuksFormat(std::string description, Payload payload)
+      : description_(std::move(description)), payload_(std::move(payload)) {}
+
+  std::unique_ptr<BlockDevice> stack_on(BlockDevice& below) override {
+    return std::make_unique<LuksLayer>(payload_, below);
+  }
+  std::string describe() const override { return description_; }
+
+ private:
+  std::string description_;
+  Payload payload_;
+};
+
+Status check_payload(const Payload& payload, uint64_t device_bytes) {
+  if (payload.offset >= device_bytes) {
+    return fail(Errc::invalid_format, "the payload starts at byte " + std::to_string(payload.offset) +
+                                          ", behind the device, which has " + std::to_string(device_bytes) + " bytes");
+  }
+  if (payload.fixed_bytes && *payload.fixed_bytes > device_bytes - payload.offset) {
+    return fail(Errc::invalid_format, "the payload of " + std::to_string(*payload.fixed_bytes) + " bytes at byte " +
+                                          std::to_string(payload.offset) + " ends behind the device, which has " +
+                                          std::to_string(device_bytes) + " bytes");
+  }
+  if (payload.bytes_on(device_bytes) == 0) {
+    return fail(Errc::invalid_format, "the payload of " + std::to_string(device_bytes - payload.offset) +
+                                          " bytes is less than one sector of " +
+                                          std::to_string(payload.cipher->sector_size()));
+  }
+  return ok();
+}
+
+void log_opened(const LuksHeader& header, const Keyring::Unlocked& unlocked, const SectorCipher& cipher) {
+  log_debug("LUKS" + std::to_string(header.version) + ": uuid " + in_quotes(header.uuid) +
+            (header.label.empty() ? "" : ", label " + in_quotes(header.label)) + ", " + header.cipher.name() + " " +
+            std::to_string(unlocked.volume_key.size() * 8) + "-bit, " +
+            (unlocked.slot ? "key slot " + std::to_string(*unlocked.slot) : "given volume key") + ", sector size " +
+            std::to_string(header.sector_size) + ", payload offset " + std::to_string(header.payload_offset) +
+            ", engine " + std::string(cipher.engine()));
+}
+
+Result<std::unique_ptr<Format>> open_payload_of(const LuksHeader& header, const Keyring::Unlocked& unlocked,
+                                                BlockDevice& device) {
+  const std::string version = "LUKS" + std::to_string(header.version);
+  const Bytes key = unlocked.volume_key.span();
+  auto cipher = make_sector_cipher(header.cipher, key, header.sector_size);
+  if (!cipher) return propagate(cipher, version);
+  log_opened(header, unlocked, **cipher);
+  Payload payload{std::move(*cipher), header.payload_offset, header.payload_bytes, header.iv_tweak};
+  if (Status s = check_payload(payload, device.size()); !s) return propagate(s, version);
+  return std::make_unique<LuksFormat>(
+      version + " " + header.cipher.name() + " " + std::to_string(key.size() * 8) + "-bit", std::move(payload));
+}
+
+} // namespace
+
+Result<std::unique_ptr<Format>> open_luks(BlockDevice& device, Keyring& keyring) {
+  const auto header = read_luks_header(device, HeaderPlace::attached);
+  if (!header) return tl::unexpected(header.error());
+  const auto key = keyring.unlock(*header, device);
+  if (!key) return tl::unexpected(key.error());
+  return open_payload_of(*header, **key, device);
+}
+
+Result<std::unique_ptr<DetachedHeader>> DetachedHeader::open(BlockDevice& header, Keyring& keyring) {
+  auto parsed = read_luks_header(header, HeaderPlace::detached);
+  if (!parsed) return propagate(parsed);
+  auto key = keyring.unlock(*parsed, header);
+  if (!key) return propagate(key);
+  return std::unique_ptr<DetachedHeader>(new DetachedHeader(std::move(*parsed), std::move(*key)));
+}
+
+Result<std::unique_ptr<Format>> DetachedHeader::open_payload(BlockDevice& device) const {
+  return open_payload_of(header_, *key_, device);
+}
+
+} // namespace qluks

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "formats/qcow2/cache.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <condition_variable>
+#include <list>
+#include <mutex>
+#include <unordered_map>
+
+#include "base/page_buffer.hpp"
+
+namespace qluks {
+
+namespace {
+
+/* A shard should hold several of the largest slots, which are 2 MiB. */
+constexpr uint64_t shard_bytes = 8 << 20;
+constexpr uint64_t shards_max = 16;
+
+/* Several of the largest clusters at once: 2 MiB of output and as much input. */
+constexpr uint64_t loads_bytes_max = 16 << 20;
+
+/* What a slot costs beside its bytes: map and list nodes, reference counts. */
+constexpr uint64_t slot_overhead_bytes = 256;
+
+/* The finalizer of SplitMix64: host offsets differ in few bits, and both the shard and the bucket are taken from it. */
+uint64_t mix(uint64_t n) noexcept {
+  n = (n ^ (n >> 30)) * 0xbf58476d1ce4e5b9;
+  n = (n ^ (n >> 27)) * 0x94d049bb133111eb;
+  return n ^ (n >> 31);
+}
+
+struct KeyHash {
+  size_t operator()(const Qcow2Cache::Key& key) const noexcept { return mix(key.at ^ mix(key.owner)); }
+};
+
+} // namespace
+
+struct Qcow2Cache::Slot {
+  enum class State : uint8_t { loading, ready, failed };
+
+  Key key;
+  uint64_t cost = 0; /* once it has its turn to load */
+  State state = State::loading;
+  Bytes bytes{}; /* once ready */
+};
+
+/* Every function needs the lock of the shard. */
+class Qcow2Cache::Shard {
+ public:
+  explicit Shard(uint64_t bytes_max) : bytes_max_(bytes_max) {}
+
+  /* The slot under that key, which becomes the most recently used one; null if there is none. */
+  std::shared_ptr<Slot> find(const Key& key) {
+    const auto found = slots_.find(key);
+    if (found == slots_.end()) return nullptr;
+    recent_.splice(recent_.begin(), recent_, found->second);
+    return *found->second;
+  }
+
+  std::shared_ptr<Slot> enter(const Key& key) {
+    recent_.push_front(std::make_shared<Slot>(Slot{.key = key}));
+    try {
+      slots_.emplace(key, recent_.begin());
+    } catch (...) {
+      recent_.pop_front();
+      throw;
+    }
+    return recent_.front();
+  }
+
+  void charge(Slot& slot, uint64_t cost) noexcept {
+    make_room(cost);
+    slot.cost = cost;
+    bytes_ += cost;
+  }
+
+  void remove(const Key& key) noexcept {
+    const auto found = slots_.find(key);
+    bytes_ -= (*found->second)->cost;
+    recent_.erase(found->second);
+    slots_.erase(found);
+  }
+
+  std::mutex mutex;
+  std::condition_variable settled; /* a slot is no longer loading */
+
+ private:
+  /* Slots that are loading stay: there are no more of them than threads. */
+  void make_room(uint64_t cost) noexcept {
+    auto it = recent_.end();
+    while (bytes_ + cost > bytes_max_ && it != recent_.begin()) {
+      const Slot& slot = **--it;
+      if (slot.state != Slot::State::ready) continue;
+      bytes_ -= slot.cost;
+      slots_.erase(slot.key);
+      it = recent_.erase(it);
+    }
+  }
+
+  uint64_t bytes_max_;
+  uint64_t bytes_ = 0;
+  std::list<std::shared_ptr<Slot>> recent_;
+  std::unordered_map<Key, std::list<std::shared_ptr<Slot>>::iterator, KeyHash> slots_;
+};
+
+/* Whoever loads a slot settles it on every path, also when memory runs out. */
+class Qcow2Cache::Loading {
+ public:
+  Loading(Shard& shard, std::shared_ptr<Slot> slot) noexcept : shard_(shard), slot_(std::move(slot)) {}
+  Loading(const Loading&) = delete;
+  Loading& operator=(const Loading&) = delete;
+
+  ~Loading() {
+    if (slot_ == nullptr) return;
+    {
+      const std::lock_guard lock(shard_.mutex);
+      shard_.remove(slot_->key);
+      slot_->state = Slot::State::failed;
+    }
+    shard_.settled.notify_all();
+  }
+
+  void charge(uint64_t cost) noexcept {
+    const std::lock_guard lock(shard_.mutex);
+    shard_.charge(*slot_, cost);
+  }
+
+  void filled(Bytes bytes) {
+    {
+      const std::lock_guard lock(shard_.mutex);
+      slot_->bytes = std::move(bytes);
+      slot_->state = Slot::State::ready;
+    }
+    shard_.settled.notify_all();
+    slot_ = nullptr;
+  }
+
+ private:
+  Shard& shard_;
+  std::shared_ptr<Slot> slot_;
+};
+
+Qcow2Cache::Qcow2Cache(uint64_t bytes_max) : loads_(loads_bytes_max) {
+  const uint64_t count = std::bit_floor(std::clamp<uint64_t>(bytes_max / shard_bytes, 1, shards_max));
+  for (uint64_t i = 0; i < count; ++i) shards_.push_back(std::make_unique<Shard>(bytes_max / count));
+}
+
+Qcow2Cache::~Qcow2Cache() = default;
+
+Qcow2Cache::Shard& Qcow2Cache::shard_of(const Key& key) noexcept {
+  /* The high bits: the buckets of the map go by the low ones. */
+  return *shards_[(KeyHash{}(key) >> 48) & (shards_.size() - 1)];
+}
+
+Result<Qcow2Cache::Bytes> Qcow2Cache::get(const Key& key, size_t length, const FillFn& fill, size_t working_bytes) {
+  Shard& shard = shard_of(key);
+  std::unique_lock lock(shard.mutex);
+  while (const auto slot = shard.find(key)) {
+    shard.settled.wait(lock, [&] { return slot->state != Slot::State::loading; });
+    if (slot->state == Slot::State::ready) return slot->bytes;
+  }
+  auto slot = shard.enter(key);
+  lock.unlock();
+
+  Loading loading(shard, std::move(slot));
+  const MemoryBudget::Lease lease(loads_, length + working_bytes);
+  loading.charge(length + slot_overhead_bytes);
+  PageBuffer buffer = make_page_buffer(length);
+  if (Status s = fill({buffer.get(), length}); !s) return propagate(s);
+  Bytes bytes(std::move(buffer));
+  loading.filled(bytes);
+  return bytes;
+}
+
+} // namespace qluks

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The way of one read:
+ *
+ *      request ──sectors, if encrypted──▶ runs ──Data──────────▶ one read below into the client's buffer, decrypted
+ *                                              ├─Zero──────────▶ zeroes
+ *                                              ├─Unallocated───▶ backing file, zeroes beyond its end or without one
+ *                                              └─Compressed────▶ put aside, then all of them together
+ *
+ * Data beyond the end of the container reads as zeroes, as in QEMU: in an encrypted image these are cipher text and
+ * are decrypted like any other.
+ */
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+#include "base/aligned.hpp"
+#include "base/window.hpp"
+#include "formats/qcow2/image.hpp"
+#include "formats/text.hpp"
+
+namespace qluks {
+
+namespace {
+
+constexpr uint32_t preferred_block_max = 32 << 20; /* NBD allows no more */
+
+class Qcow2Layer final : public BlockDevice {
+ public:
+  Qcow2Layer(const Qcow2Image& image, BlockDevice& below) noexcept : image_(image), below_(below) {}
+
+  uint64_t size() const noexcept override { return image_.size; }
+
+  Limits limits() const noexcept override {
+    const Limits below = below_.limits();
+    const uint32_t preferred = std::max(static_cast<uint32_t>(image_.header.cluster_size()), below.preferred);
+    return {.minimum = 1,
+            .preferred = std::min({preferred, preferred_block_max, std::bit_floor(below.maximum)}),
+            .maximum = below.maximum};
+  }
+
+  Status read(std::span<std::byte> dst, uint64_t offset) override {
+    if (!image_.crypt) return read_runs(dst, {offset});
+    return read_unaligned(dst, offset, sector_bytes,
+                          [this](std::span<std::byte> sectors, uint64_t at) { return read_runs(sectors, {at}); });
+  }
+
+  Result<Extent> extent(uint64_t offset, uint64_t max) override {
+    auto extent = extent_at({offset}, max);
+    if (!extent) return propagate(extent);
+    while (extent->length < max) {
+      const auto next = extent_at({offset + extent->length}, max - extent->length);
+      if (!next || !extent->same_kind(*next)) break;
+      extent->length += next->length;
+    }
+    return extent;
+  }
+
+  Status cache(uint64_t offset, uint64_t length) override {
+    while (length > 0) {
+      auto run = image_.map.run_at(below_, {offset}, length);
+      if (!run) return propagate(run);
+      if (Status s = cache_run(*run, {offset}); !s) return s;
+      offset += run->length;
+      length -= run->length;
+    }
+    return ok();
+  }
+
+ private:
+  /* Where data is; tables and compressed clusters are always in the container. */
+  BlockDevice& data_device() const noexcept { return image_.data_file ? *image_.data_file : below_; }
+
+  /* A hole takes no room in the container.  A zero cluster that is kept allocated reads as zeroes and is no hole. */
+  Result<Extent> extent_at(GuestOffset at, uint64_t max) {
+    auto run = image_.map.run_at(below_, at, max);
+    if (!run) return propagate(run);
+    if (std::holds_alternative<Unallocated>(run->mapping)) return unallocated_extent(at, run->length);
+    const auto* zero = std::get_if<Zero>(&run->mapping);
+    return Extent{.length = run->length, .hole = zero != nullptr && !zero->preallocated, .zero = zero != nullptr};
+  }
+
+  Result<Extent> unallocated_extent(GuestOffset at, uint64_t length) {
+    const uint64_t in_backing = length_in_backing(at, length);
+    if (in_backing == 0) return Extent{.length = length, .hole = true, .zero = true};
+    return image_.backing->extent(at.bytes, in_backing);
+  }
+
+  /* How much of [at, at + length) is before the end of the backing file. */
+  uint64_t length_in_backing(GuestOffset at, uint64_t length) const noexcept {
+    const uint64_t end = image_.backing ? image_.backing->size() : 0;
+    return at.bytes < end ? std::min(length, end - at.bytes) : 0;
+  }
+
+  Status read_runs(std::span<std::byte> dst, GuestOffset at) {
+    std::vector<CompressedClusters::Part> compressed;
+    while (!dst.empty()) {
+      auto run = image_.map.run_at(below_, at, dst.size());
+      if (!run) return propagate(run);
+      const auto out = dst.first(static_cast<size_t>(run->length));
+      if (const auto* stream = std::get_if<Compressed>(&run->mapping)) {
+        compressed.push_back({*stream, at, out});
+      } else if (Status s = read_run(*run, out, at); !s) {
+        return s;
+      }
+      dst = dst.subspan(out.size());
+      at.bytes += out.size();
+    }
+    return compressed.empty() ? ok() : read_compressed(compressed);
+  }
+
+  Status read_run(const Run& run, std::span<std::byte> dst, GuestOffset at) {
+    if (const auto* data = std::get_if<Data>(&run.mapping)) return read_data(*data, dst, at);
+    if (std::holds_alternative<Unallocated>(run.mapping) && image_.backing) {
+      return read_zero_padded(*image_.backing, dst, at.bytes);
+    }
+    std::fill(dst.begin(), dst.end(), std::byte{0});
+    return ok();
+  }
+
+  Status read_data(const Data& data, std::span<std::byte> dst, GuestOffset at) {
+    if (Status s = read_zero_padded(data_device(), dst, data.at.bytes); !s) return s;
+    if (image_.crypt) image_.crypt->decrypt(dst, at, data.at);
+    return ok();
+  }
+
+  /* QEMU stores a compressed cluster of an encrypted image in plain text, if one makes it, and reads it back.  Here
+   * nothing that was not decrypted is served as what a key holder wrote. */
+  Status read_compressed(std::span<const CompressedClusters::Part> parts) {
+    if (!image_.crypt) return image_.compressed.read(below_, parts);
+    return fail(Errc::corrupt,
+                "guest offset " + hex(parts[0].guest.bytes) + ": compressed cluster in an encrypted image");
+  }
+
+  Status cache_run(const Run& run, GuestOffset at) {
+    if (const auto* data = std::get_if<Data>(&run.mapping)) return cache_in(data_device(), data->at, run.length);
+    if (const auto* compressed = std::get_if<Compressed>(&run.mapping)) {
+      return cache_in(below_, compressed->at, compressed->bytes_max);
+    }
+    const bool unallocated = std::holds_alternative<Unallocated>(run.mapping);
+    const uint64_t in_backing = unallocated ? length_in_backing(at, run.length) : 0;
+    return in_backing == 0 ? ok() : image_.backing->cache(at.bytes, in_backing);
+  }
+
+  static Status cache_in(BlockDevice& device, HostOffset at, uint64_t length) {
+    if (at.bytes >= device.size()) return ok();
+    return device.cache(at.bytes, std::min(length, device.size() - at.bytes));
+  }
+
+  const Qcow2Image& image_;
+  BlockDevice& below_;
+};
+
+} // namespace
+
+std::unique_ptr<BlockDevice> make_qcow2_layer(const Qcow2Image& image, BlockDevice& container) {
+  return std::make_unique<Qcow2Layer>(image, container);
+}
+
+} // namespace qluks

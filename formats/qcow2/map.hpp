@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* From a range of the guest disk to runs: pieces that are mapped alike.
+ *
+ *      guest     |     A     |  B  |   C   |        D        |
+ *                 one Data    Zero  Data    Unallocated: the L1 says so, no L2 table is read
+ *                 over three
+ *                 clusters that are neighbours in the file
+ *
+ * The L1 table is in memory.  L2 tables are read in slices of at most 64 KiB, which stay in the cache, so that a
+ * random read of an image with clusters of 2 MiB does not cost 2 MiB of table.  As in QEMU, a table beyond the end
+ * of the file reads as zeroes: nothing is allocated there.
+ *
+ * Immutable once loaded; many threads use it, each with its own way down.
+ */
+#ifndef QLUKS_FORMATS_QCOW2_MAP_HPP
+#define QLUKS_FORMATS_QCOW2_MAP_HPP
+
+#include <memory>
+#include <vector>
+
+#include "base/block_device.hpp"
+#include "formats/qcow2/cache.hpp"
+#include "formats/qcow2/entry.hpp"
+
+namespace qluks {
+
+class Qcow2Map {
+ public:
+  /* Reads the L1 table; its place and length have been checked. */
+  static Result<Qcow2Map> load(BlockDevice& container, const Qcow2Geometry& geometry, HostOffset l1_offset,
+                               uint32_t l1_entries, std::shared_ptr<Qcow2Cache> cache);
+
+  /* The run that starts at `at`, as long as it goes on but at most `max` > 0 bytes.  A compressed cluster is never
+   * joined.  An entry that is damaged fails when it is the first one, and else ends the run. */
+  Result<Run> run_at(BlockDevice& container, GuestOffset at, uint64_t max) const;
+
+  const Qcow2Geometry& geometry() const noexcept { return geometry_; }
+
+ private:
+  /* The slice that was looked at last: a scan looks each one up once. */
+  struct Cursor {
+    BlockDevice& container;
+    HostOffset at;
+    Qcow2Cache::Bytes slice; /* null: none yet */
+  };
+
+  Qcow2Map(const Qcow2Geometry& geometry, std::vector<be64> l1, std::shared_ptr<Qcow2Cache> cache);
+
+  Result<Run> piece_at(Cursor& cursor, GuestOffset at, uint64_t max) const;
+  Status move_to(Cursor& cursor, HostOffset slice) const;
+
+  Qcow2Geometry geometry_;
+  std::vector<be64> l1_; /* entries that the file holds; 0 from there on */
+  std::shared_ptr<Qcow2Cache> cache_;
+  uint64_t owner_;
+};
+
+} // namespace qluks
+
+#endif
