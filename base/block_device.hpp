@@ -32,7 +32,27 @@ struct Extent {
   bool same_kind(const Extent& other) const noexcept { return hole == other.hole && zero == other.zero; }
 };
 
+/* Yes: the bytes are stable when the call returns, as after a flush. */
 enum class Fua : bool { no, yes };
+
+/* How a range may become zeroes. */
+enum class ZeroMode : uint8_t {
+  keep,      /* room that is kept for it stays kept: no hole */
+  may_trim,  /* a hole will do */
+  fast_keep, /* the same two, but fails with Errc::not_fast unless it is faster than writing zeroes */
+  fast_may_trim,
+};
+
+/* What a device does with writes, asked once when it is stacked. */
+struct WriteAbilities {
+  bool write = false;
+  bool flush = false;     /* flush() makes bytes stable; without it no order can be promised */
+  bool fua = false;       /* Fua::yes is passed on; without it whoever writes has to flush */
+  bool trim = false;      /* trim() may free room */
+  bool zero = false;      /* zero() is more than writing zeroes */
+  bool fast_zero = false; /* the fast modes are answered in time, with success or Errc::not_fast */
+  bool multi_conn = true; /* what one connection flushed, another one reads and a flush on any makes stable */
+};
 
 class BlockDevice {
  public:
@@ -53,11 +73,22 @@ class BlockDevice {
   /* Ask the storage to have these bytes at hand soon; best effort. */
   virtual Status cache(uint64_t /*offset*/, uint64_t /*length*/) { return ok(); }
 
-  /* `src` may be the client's own buffer: it is never modified.  A device refuses writes unless it overrides these. */
-  virtual Status write(std::span<const std::byte> /*src*/, uint64_t /*offset*/, Fua /*fua*/) {
-    return fail(Errc::read_only, "this device is read-only");
+  virtual WriteAbilities write_abilities() const noexcept { return {}; }
+
+  /* `src` may be the client's own buffer: it is never modified, and read once, since the client may change it
+   * meanwhile.  Fua::yes only where the abilities have it.  A device refuses writes unless it overrides these. */
+  virtual Status write(std::span<const std::byte> /*src*/, uint64_t /*offset*/, Fua /*fua*/) { return refuse_write(); }
+  /* [offset, offset + length) reads as zeroes afterwards.  Works wherever write() does; `length` > 0 of any size. */
+  virtual Status zero(uint64_t /*offset*/, uint64_t /*length*/, ZeroMode /*mode*/, Fua /*fua*/) {
+    return refuse_write();
   }
+  /* The client needs these bytes no longer.  They may read as anything that was there, or as zeroes. */
+  virtual Status trim(uint64_t /*offset*/, uint64_t /*length*/, Fua /*fua*/) { return refuse_write(); }
+  /* What was written before, by whichever connection, is stable. */
   virtual Status flush() { return ok(); }
+
+ private:
+  static Status refuse_write() { return fail(Errc::read_only, "this device is read-only"); }
 };
 
 } // namespace qluks

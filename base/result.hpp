@@ -25,6 +25,7 @@ enum class Errc : uint8_t {
   wrong_passphrase, /* every secret was tried, none opens it */
   no_memory,
   read_only,
+  not_fast,      /* zeroing would take as long as writing, and was asked for only if it does not */
   shutting_down, /* given up half-way */
 };
 

@@ -2,6 +2,10 @@
 #include "base/window.hpp"
 
 #include <algorithm>
+#include <cerrno>
+#include <string>
+
+#include "base/checked.hpp"
 
 namespace qluks {
 
@@ -18,6 +22,35 @@ Result<Extent> Window::extent(uint64_t offset, uint64_t max) {
   const uint64_t at = offset_ + offset;
   if (at >= below_.size()) return Extent{.length = max, .hole = true, .zero = true};
   return below_.extent(at, std::min(max, below_.size() - at));
+}
+
+Status Window::cache(uint64_t offset, uint64_t length) {
+  const uint64_t at = offset_ + offset;
+  if (at >= below_.size()) return ok();
+  return below_.cache(at, std::min(length, below_.size() - at));
+}
+
+Status Window::check_writable(uint64_t offset, uint64_t length) const {
+  if (range_fits(offset_ + offset, length, below_.size())) return ok();
+  return fail(Errc::out_of_bounds,
+              "bytes " + std::to_string(offset_ + offset) + " to " + std::to_string(offset_ + offset + length) +
+                  " lie behind the end of the device, which has " + std::to_string(below_.size()) + " bytes",
+              ENOSPC);
+}
+
+Status Window::write(std::span<const std::byte> src, uint64_t offset, Fua fua) {
+  if (Status s = check_writable(offset, src.size()); !s) return s;
+  return below_.write(src, offset_ + offset, fua);
+}
+
+Status Window::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
+  if (Status s = check_writable(offset, length); !s) return s;
+  return below_.zero(offset_ + offset, length, mode, fua);
+}
+
+Status Window::trim(uint64_t offset, uint64_t length, Fua fua) {
+  if (Status s = check_writable(offset, length); !s) return s;
+  return below_.trim(offset_ + offset, length, fua);
 }
 
 } // namespace qluks

@@ -27,8 +27,17 @@ class Window final : public BlockDevice {
     return read_zero_padded(below_, dst, offset_ + offset);
   }
   Result<Extent> extent(uint64_t offset, uint64_t max) override;
+  Status cache(uint64_t offset, uint64_t length) override;
+
+  WriteAbilities write_abilities() const noexcept override { return below_.write_abilities(); }
+  Status write(std::span<const std::byte> src, uint64_t offset, Fua fua) override;
+  Status zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) override;
+  Status trim(uint64_t offset, uint64_t length, Fua fua) override;
+  Status flush() override { return below_.flush(); }
 
  private:
+  Status check_writable(uint64_t offset, uint64_t length) const;
+
   BlockDevice& below_;
   uint64_t offset_;
   uint64_t length_;

@@ -18,6 +18,8 @@ int errno_of(const Error& error) noexcept {
       return EINVAL;
     case Errc::shutting_down:
       return ESHUTDOWN;
+    case Errc::not_fast:
+      return ENOTSUP;
     case Errc::io:
     case Errc::invalid_format:
     case Errc::unsupported:

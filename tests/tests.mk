@@ -4,6 +4,7 @@ unit_cppflags = $(AM_CPPFLAGS) $(GTEST_CFLAGS) -DVECTORS_DIR='"$(abs_top_srcdir)
 
 check_PROGRAMS += base_test
 base_test_SOURCES = \
+	tests/support/writable_device.hpp \
 	tests/support/memory_device.hpp \
 	tests/unit/base/aligned_test.cpp \
 	tests/unit/base/base_test.cpp \

@@ -16,11 +16,14 @@
 #include "base/window.hpp"
 #include "base/wire.hpp"
 #include "tests/support/memory_device.hpp"
+#include "tests/support/writable_device.hpp"
 
 namespace qluks {
 namespace {
 
 using test::MemoryDevice;
+using test::WritableDevice;
+using test::WriteCall;
 
 constexpr uint64_t u64_max = std::numeric_limits<uint64_t>::max();
 
@@ -56,6 +59,36 @@ TEST(Window, ReadsPastTheEndOfTheDeviceAreZero) {
   EXPECT_EQ(out[49], device.bytes[999]);
   for (size_t i = 50; i < out.size(); ++i) EXPECT_EQ(out[i], std::byte{0});
   EXPECT_EQ(device.calls, (std::vector<test::ReadCall>{{950, 50}}));
+}
+
+TEST(Window, ShiftsEveryKindOfWrite) {
+  WritableDevice device(MemoryDevice::pattern(4096));
+  Window window(device, 1024, 2048);
+  const std::vector<std::byte> ones(512, std::byte{1});
+  ASSERT_TRUE(window.write(ones, 512, Fua::yes));
+  ASSERT_TRUE(window.zero(1024, 256, ZeroMode::keep, Fua::no));
+  ASSERT_TRUE(window.trim(1536, 512, Fua::no));
+  ASSERT_TRUE(window.flush());
+  using Kind = WriteCall::Kind;
+  ASSERT_EQ(device.calls.size(), 4U);
+  const std::pair<Kind, uint64_t> expected[] = {
+      {Kind::write, 1536}, {Kind::zero, 2048}, {Kind::trim, 2560}, {Kind::flush, 0}};
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(device.calls[i].kind, expected[i].first);
+    EXPECT_EQ(device.calls[i].offset, expected[i].second);
+  }
+  EXPECT_EQ(device.calls[0].fua, Fua::yes);
+}
+
+TEST(Window, WritesNothingPastTheEndOfTheDevice) {
+  WritableDevice device(MemoryDevice::pattern(1000));
+  Window window(device, 900, 200);
+  const std::vector<std::byte> ones(101, std::byte{1});
+  EXPECT_FALSE(window.write(ones, 0, Fua::no));
+  EXPECT_FALSE(window.zero(100, 1, ZeroMode::may_trim, Fua::no));
+  EXPECT_FALSE(window.trim(0, 200, Fua::no));
+  EXPECT_TRUE(device.calls.empty());
+  EXPECT_EQ(device.bytes, MemoryDevice::pattern(1000));
 }
 
 TEST(Window, BeyondTheDeviceNothingIsRead) {
