@@ -4,6 +4,8 @@ libbase_la_SOURCES = \
 	base/aligned.cpp \
 	base/aligned.hpp \
 	base/block_device.hpp \
+	base/buffer_pool.cpp \
+	base/buffer_pool.hpp \
 	base/checked.hpp \
 	base/clock.cpp \
 	base/clock.hpp \
@@ -15,6 +17,8 @@ libbase_la_SOURCES = \
 	base/memory_budget.hpp \
 	base/page_buffer.hpp \
 	base/poison.hpp \
+	base/range_lock.cpp \
+	base/range_lock.hpp \
 	base/result.hpp \
 	base/secure_buffer.cpp \
 	base/secure_buffer.hpp \
@@ -25,7 +29,10 @@ libbase_la_SOURCES = \
 	base/system_message.cpp \
 	base/system_message.hpp \
 	base/units.hpp \
+	base/wait.hpp \
 	base/window.cpp \
 	base/window.hpp \
 	base/wire.hpp \
+	base/zero_bytes.cpp \
+	base/zero_bytes.hpp \
 	$(END)
