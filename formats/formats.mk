@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 noinst_LTLIBRARIES += libformats.la
 libformats_la_SOURCES = \
+	formats/encrypted_write.cpp \
+	formats/encrypted_write.hpp \
 	formats/format.hpp \
 	formats/luks/af.cpp \
 	formats/luks/af.hpp \

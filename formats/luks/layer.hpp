@@ -5,9 +5,12 @@
  *      layer:                                | sector | sector | sector |
  *                                            ▲ payload offset
  *
- * A request goes down as one read of whole sectors, shifted by the payload offset, and is decrypted in one call in
- * the caller's own buffer.  A hole below stays a hole, but it never reads as zeroes: it decrypts to noise.  The
- * layer is read-only and has no state of its own, so any number of threads may use it.
+ * A read goes down as one read of whole sectors, shifted by the payload offset, and is decrypted in one call in
+ * the caller's own buffer.  A hole below stays a hole, but it never reads as zeroes: it decrypts to noise.
+ *
+ * A write is encrypted into a buffer of ours and goes down as one write for each MiB (formats/encrypted_write.hpp). All
+ * writes of the volume take a lock on the sectors that they touch, so that overlapping ones leave each sector as one of
+ * them wrote it.  The header is never written: the payload cannot reach it.
  */
 #ifndef QLUKS_FORMATS_LUKS_LAYER_HPP
 #define QLUKS_FORMATS_LUKS_LAYER_HPP
@@ -21,8 +24,12 @@
 
 namespace qluks {
 
+struct LuksOptions {
+  bool discard = false; /* pass trim down, as dm-crypt's allow_discards: it tells where data is not */
+};
+
 /* Read the header of the volume that `device` holds and unlock it. */
-Result<std::unique_ptr<Format>> open_luks(BlockDevice& device, Keyring& keyring);
+Result<std::unique_ptr<Format>> open_luks(BlockDevice& device, Keyring& keyring, const LuksOptions& options = {});
 
 /* A header that lies elsewhere, already read and unlocked (at start, before any connection exists).  What the
  * payload itself begins with is never looked at. */
@@ -30,7 +37,7 @@ class DetachedHeader {
  public:
   static Result<std::unique_ptr<DetachedHeader>> open(BlockDevice& header, Keyring& keyring);
   /* The payload is all of `device` from the header's payload offset on. */
-  Result<std::unique_ptr<Format>> open_payload(BlockDevice& device) const;
+  Result<std::unique_ptr<Format>> open_payload(BlockDevice& device, const LuksOptions& options = {}) const;
 
  private:
   DetachedHeader(LuksHeader header, Keyring::Key key) : header_(std::move(header)), key_(std::move(key)) {}
