@@ -75,4 +75,38 @@ Status read_blocks(std::span<std::byte> dst, uint64_t offset, uint32_t block, ui
   });
 }
 
+namespace {
+
+/* One block, of which `src` at `offset` is a part.  The last block of the storage may be short. */
+Status change_block(std::span<const std::byte> src, uint64_t offset, uint32_t block, uint64_t size,
+                    const AlignedDevice& device) {
+  const uint64_t start = align_down<uint64_t>(offset, block);
+  const size_t length = static_cast<size_t>(std::min<uint64_t>(block, size - start));
+  const PageBuffer buffer = make_page_buffer(length);
+  if (Status s = device.read({buffer.get(), length}, start); !s) return s;
+  std::copy(src.begin(), src.end(), buffer.get() + (offset - start));
+  return device.write({buffer.get(), length}, start);
+}
+
+} // namespace
+
+Status write_blocks(std::span<const std::byte> src, uint64_t offset, uint32_t block, uint64_t size,
+                    const AlignedDevice& device) {
+  const uint64_t in_block = offset & (block - 1);
+  if (in_block != 0) {
+    const auto head = src.first(static_cast<size_t>(std::min<uint64_t>(block - in_block, src.size())));
+    if (Status s = change_block(head, offset, block, size, device); !s) return s;
+    src = src.subspan(head.size());
+    offset += head.size();
+  }
+  /* What ends where the storage does is whole, also if its last block is short. */
+  const size_t tail = offset + src.size() == size ? 0 : src.size() & (block - 1);
+  const auto whole = src.first(src.size() - tail);
+  if (!whole.empty()) {
+    if (Status s = device.write(whole, offset); !s) return s;
+  }
+  if (tail == 0) return ok();
+  return change_block(src.last(tail), offset + whole.size(), block, size, device);
+}
+
 } // namespace qluks

@@ -29,6 +29,9 @@ class Format {
 
   /* For the export description: "qcow2 v3", "LUKS2 aes-xts-plain64 512-bit". */
   virtual std::string describe() const = 0;
+
+  /* Why the disk may not be written although what lies below it could be, for the operator; empty: it may be. */
+  virtual std::string why_read_only() const { return {}; }
 };
 
 } // namespace qluks

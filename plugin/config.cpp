@@ -119,7 +119,7 @@ const char* Config::help() {
          "qluks-kdf-memory=<SIZE>       Most memory that unlocking may take (default: 2G).\n"
          "qluks-kdf-time=<SECONDS>      Most time that unlocking may take (default: 60).\n"
          "qluks-cache-size=<SIZE>       Memory for the tables of qcow2 images (default: 64M).\n"
-         "qluks-discard=true|false      Pass trim through on LUKS, once there is writing (default: false).\n"
+         "qluks-discard=true|false      Pass trim through on LUKS (default: false).\n"
          "qluks-engine=auto|<NAME>      Cipher kernel, for tests and benchmarks.";
 }
 
@@ -265,9 +265,10 @@ Status Config::set_layers(const char* value) {
   return usage_error("qluks-layers=" + std::string(value) + " is not known: it is " + known);
 }
 
-/* Both values mean the same as long as nothing is written: there is no trim to pass through. */
 Status Config::set_discard(const char* value) {
-  if (nbdkit_parse_bool(value) < 0) return already_reported();
+  const int parsed = nbdkit_parse_bool(value);
+  if (parsed < 0) return already_reported();
+  discard = parsed != 0;
   return ok();
 }
 

@@ -55,6 +55,7 @@ class Config {
   std::string data_file;            /* source */
   std::string snapshot;             /* name or ID */
   uint64_t cache_bytes = 64 << 20;  /* for the tables of all images together */
+  bool discard = false;             /* pass trim through on LUKS */
   Keyring keyring;
 
  private:

@@ -3,6 +3,9 @@
 
 #include <cerrno>
 
+#include "base/log.hpp"
+#include "formats/text.hpp"
+
 namespace qluks {
 
 namespace {
@@ -18,7 +21,7 @@ uint32_t nbdkit_type(const Extent& extent) {
 } // namespace
 
 Status Connection::prepare(nbdkit_next* next, ImageRegistry& registry, const ImageOptions& options) {
-  auto device = NextDevice::prepare(next);
+  auto device = NextDevice::prepare(next, key_.read_only);
   if (!device) return propagate(device);
   auto image = registry.get(key_, [&] { return Image::open(**device, options, key_.read_only); });
   if (!image) return propagate(image);
@@ -26,8 +29,64 @@ Status Connection::prepare(nbdkit_next* next, ImageRegistry& registry, const Ima
   image_ = std::move(*image);
   stack_.emplace(image_->stack_on(*next_));
   description_ = image_->describe();
+  next_->share_block_lock(image_->writes().blocks);
+  find_abilities();
   return ok();
 }
+
+/* One line an image, whatever the number of connections. */
+void Connection::say_read_only(const std::string& why) const {
+  std::call_once(image_->writes().said_read_only,
+                 [&] { log_warning("export " + in_quotes(key_.name) + " is served read-only: " + why); });
+}
+
+void Connection::find_abilities() {
+  if (key_.read_only) return;
+  abilities_ = top().write_abilities();
+  if (!abilities_.write) {
+    const std::string why = image_->why_read_only();
+    if (!next_->write_abilities().write) return say_read_only("the plugin does not write");
+    return say_read_only(why.empty() ? "a layer does not write" : why);
+  }
+  fua_below_ = abilities_.fua;
+  abilities_.fua = abilities_.fua || abilities_.flush;
+  if (abilities_.flush) return;
+  std::call_once(image_->writes().said_no_flush, [&] {
+    log_warning("export " + in_quotes(key_.name) +
+                ": the plugin has no flush, so nothing that is written is known to be stable");
+  });
+}
+
+/* `write` makes the change; what is to be stable and cannot be said below is flushed behind it. */
+template <class WriteFn>
+Status Connection::write_with(Fua fua, WriteFn&& write) {
+  unflushed_ = true;
+  if (Status s = write(fua_below_ ? fua : Fua::no); !s) return s;
+  return fua == Fua::yes && !fua_below_ ? flush() : ok();
+}
+
+Status Connection::write(std::span<const std::byte> src, uint64_t offset, Fua fua) {
+  return write_with(fua, [&](Fua below) { return top().write(src, offset, below); });
+}
+
+Status Connection::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
+  return write_with(fua, [&](Fua below) { return top().zero(offset, length, mode, below); });
+}
+
+Status Connection::trim(uint64_t offset, uint64_t length, Fua fua) {
+  return write_with(fua, [&](Fua below) { return top().trim(offset, length, below); });
+}
+
+Status Connection::flush() {
+  return image_->writes().flushes.run([&] {
+    unflushed_ = false; /* before: what is written meanwhile is not covered */
+    Status s = top().flush();
+    if (!s) unflushed_ = true;
+    return s;
+  });
+}
+
+Status Connection::finalize() { return abilities_.flush && unflushed_ ? flush() : ok(); }
 
 Status Connection::extents(uint64_t offset, uint64_t length, bool only_one, nbdkit_extents* extents) {
   for (int n = 0; length != 0 && n < extents_max; ++n) {

@@ -3,6 +3,7 @@
 #ifndef QLUKS_PLUGIN_CONNECTION_HPP
 #define QLUKS_PLUGIN_CONNECTION_HPP
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,11 +28,25 @@ class Connection {
   Status read(std::span<std::byte> dst, uint64_t offset) { return top().read(dst, offset); }
   Status cache(uint64_t offset, uint64_t length) { return top().cache(offset, length); }
 
+  /* What the client may do.  FUA is there whenever flush is: where nothing below has it, a flush follows the write. */
+  const WriteAbilities& write_abilities() const noexcept { return abilities_; }
+  Status write(std::span<const std::byte> src, uint64_t offset, Fua fua);
+  Status zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua);
+  Status trim(uint64_t offset, uint64_t length, Fua fua);
+  Status flush();
+
+  /* The client goes: what it has written is flushed, if it has not done so itself. */
+  Status finalize();
+
   /* Describe [offset, offset + length); nbdkit joins neighbours of one kind. */
   Status extents(uint64_t offset, uint64_t length, bool only_one, nbdkit_extents* extents);
 
  private:
   BlockDevice& top() const noexcept { return stack_->top(); }
+  void find_abilities();
+  void say_read_only(const std::string& why) const;
+  template <class WriteFn>
+  Status write_with(Fua fua, WriteFn&& write);
 
   ExportKey key_;
   /* Destroyed from the last to the first: the layers, the image they borrow, the device below. */
@@ -39,6 +54,9 @@ class Connection {
   std::shared_ptr<const Image> image_;
   std::optional<Stack> stack_;
   std::string description_;
+  WriteAbilities abilities_;
+  bool fua_below_ = false;
+  std::atomic<bool> unflushed_{false};
 };
 
 } // namespace qluks

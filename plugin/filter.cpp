@@ -168,8 +168,32 @@ int block_size(nbdkit_next* /*next*/, void* handle, uint32_t* minimum, uint32_t*
   return 0;
 }
 
-int can_not(nbdkit_next* /*next*/, void* /*handle*/) { return 0; }
 int can(nbdkit_next* /*next*/, void* /*handle*/) { return 1; }
+
+const WriteAbilities& abilities(void* handle) { return connection(handle).write_abilities(); }
+
+int can_write(nbdkit_next* /*next*/, void* handle) { return abilities(handle).write; }
+int can_flush(nbdkit_next* /*next*/, void* handle) { return abilities(handle).flush; }
+int can_trim(nbdkit_next* /*next*/, void* handle) { return abilities(handle).trim; }
+int can_fast_zero(nbdkit_next* /*next*/, void* handle) { return abilities(handle).fast_zero; }
+int can_multi_conn(nbdkit_next* /*next*/, void* handle) {
+  return !abilities(handle).write || abilities(handle).multi_conn;
+}
+
+/* Zeroing is ours in any case: a layer knows how to, or NextDevice does. */
+int can_zero(nbdkit_next* /*next*/, void* handle) {
+  return abilities(handle).write ? NBDKIT_ZERO_NATIVE : NBDKIT_ZERO_NONE;
+}
+
+int can_fua(nbdkit_next* /*next*/, void* handle) { return abilities(handle).fua ? NBDKIT_FUA_NATIVE : NBDKIT_FUA_NONE; }
+
+Fua fua_of(uint32_t flags) { return (flags & NBDKIT_FLAG_FUA) != 0 ? Fua::yes : Fua::no; }
+
+ZeroMode zero_mode_of(uint32_t flags) {
+  const bool may_trim = (flags & NBDKIT_FLAG_MAY_TRIM) != 0;
+  if ((flags & NBDKIT_FLAG_FAST_ZERO) != 0) return may_trim ? ZeroMode::fast_may_trim : ZeroMode::fast_keep;
+  return may_trim ? ZeroMode::may_trim : ZeroMode::keep;
+}
 
 int can_cache(nbdkit_next* /*next*/, void* handle) {
   return connection(handle).can_cache() ? NBDKIT_CACHE_NATIVE : NBDKIT_CACHE_NONE;
@@ -193,6 +217,34 @@ int cache(nbdkit_next* /*next*/, void* handle, uint32_t count, uint64_t offset, 
   return guard_data("cache", err, [&] { return connection(handle).cache(offset, count); });
 }
 
+int pwrite(nbdkit_next* /*next*/, void* handle, const void* buf, uint32_t count, uint64_t offset, uint32_t flags,
+           int* err) {
+  return guard_data("pwrite", err, [&] {
+    return connection(handle).write({static_cast<const std::byte*>(buf), count}, offset, fua_of(flags));
+  });
+}
+
+/* nbdkit takes "not supported" only as the answer to a fast zero, and aborts otherwise; a plugin below may say it. */
+int zero(nbdkit_next* /*next*/, void* handle, uint32_t count, uint64_t offset, uint32_t flags, int* err) {
+  const int result = guard_data(
+      "zero", err, [&] { return connection(handle).zero(offset, count, zero_mode_of(flags), fua_of(flags)); });
+  const bool fast = (flags & NBDKIT_FLAG_FAST_ZERO) != 0;
+  if (result != 0 && !fast && (*err == ENOTSUP || *err == EOPNOTSUPP)) *err = EIO;
+  return result;
+}
+
+int trim(nbdkit_next* /*next*/, void* handle, uint32_t count, uint64_t offset, uint32_t flags, int* err) {
+  return guard_data("trim", err, [&] { return connection(handle).trim(offset, count, fua_of(flags)); });
+}
+
+int flush(nbdkit_next* /*next*/, void* handle, uint32_t /*flags*/, int* err) {
+  return guard_data("flush", err, [&] { return connection(handle).flush(); });
+}
+
+int finalize(nbdkit_next* /*next*/, void* handle) {
+  return guard_control("finalize", [&] { return connection(handle).finalize(); });
+}
+
 nbdkit_filter make_filter() {
   nbdkit_filter f = {};
   f.name = "qluks";
@@ -214,17 +266,21 @@ nbdkit_filter make_filter() {
   f.get_size = get_size;
   f.export_description = export_description;
   f.block_size = block_size;
-  /* Read-only.  Several connections then see the same bytes without further care. */
-  f.can_write = can_not;
-  f.can_flush = can_not;
-  f.can_trim = can_not;
-  f.can_zero = can_not;
-  f.can_fast_zero = can_not;
-  f.can_fua = can_not;
-  f.can_multi_conn = can;
+  f.finalize = finalize;
+  f.can_write = can_write;
+  f.can_flush = can_flush;
+  f.can_trim = can_trim;
+  f.can_zero = can_zero;
+  f.can_fast_zero = can_fast_zero;
+  f.can_fua = can_fua;
+  f.can_multi_conn = can_multi_conn;
   f.can_extents = can;
   f.can_cache = can_cache;
   f.pread = pread;
+  f.pwrite = pwrite;
+  f.zero = zero;
+  f.trim = trim;
+  f.flush = flush;
   f.extents = extents;
   f.cache = cache;
   return f;

@@ -89,8 +89,9 @@ class Image::Opener {
   }
 
   Status open_luks_layer() {
-    auto format = options_.detached_header != nullptr ? options_.detached_header->open_payload(stack_.top())
-                                                      : open_luks(stack_.top(), options_.config.keyring);
+    const LuksOptions luks{.discard = options_.config.discard};
+    auto format = options_.detached_header != nullptr ? options_.detached_header->open_payload(stack_.top(), luks)
+                                                      : open_luks(stack_.top(), options_.config.keyring, luks);
     if (!format) return propagate(format);
     return add(std::move(*format));
   }
@@ -124,6 +125,14 @@ std::string Image::describe() const {
   std::string text;
   for (const auto& format : formats_) text += (text.empty() ? "" : ", ") + format->describe();
   return text.empty() ? "raw" : text;
+}
+
+std::string Image::why_read_only() const {
+  for (const auto& format : formats_) {
+    std::string why = format->why_read_only();
+    if (!why.empty()) return why;
+  }
+  return {};
 }
 
 std::shared_ptr<ImageRegistry::Slot> ImageRegistry::slot(const ExportKey& key) {

@@ -12,6 +12,8 @@
 #ifndef QLUKS_PLUGIN_IMAGE_HPP
 #define QLUKS_PLUGIN_IMAGE_HPP
 
+#include <atomic>
+#include <cerrno>
 #include <functional>
 #include <map>
 #include <memory>
@@ -20,6 +22,7 @@
 #include <vector>
 
 #include "base/block_device.hpp"
+#include "base/range_lock.hpp"
 #include "formats/format.hpp"
 #include "formats/luks/keyring.hpp"
 #include "formats/luks/layer.hpp"
@@ -50,6 +53,31 @@ struct ImageOptions {
   Sources& sources;
 };
 
+/* After a flush that failed, nobody knows which of the bytes that were acknowledged are stable, and the storage may
+ * well say yes to the next one (Linux forgets what it could not write).  So no later flush of the image succeeds. */
+class FlushRecord {
+ public:
+  /* Run `flush`, unless one has failed before. */
+  template <class FlushFn>
+  Status run(FlushFn&& flush) {
+    if (failed_)
+      return fail(Errc::io, "an earlier flush of this image failed: what was written since is not safe", EIO);
+    Status s = flush();
+    if (!s && s.error().code != Errc::shutting_down) failed_ = true;
+    return s;
+  }
+
+ private:
+  std::atomic<bool> failed_{false};
+};
+
+struct WriteState {
+  FlushRecord flushes;
+  RangeLock blocks; /* of the plugin, if it takes whole ones only */
+  std::once_flag said_read_only;
+  std::once_flag said_no_flush;
+};
+
 class Image {
  public:
   /* Find out what `container` holds, open and unlock it. */
@@ -60,9 +88,16 @@ class Image {
   /* "qcow2 v3, LUKS1 aes-xts-plain64 512-bit"; "raw" if there are no layers. */
   std::string describe() const;
 
+  /* Why it is served read-only although the plugin could write; empty: it is not. */
+  std::string why_read_only() const;
+
+  /* What the writes of all connections share. */
+  WriteState& writes() const noexcept { return writes_; }
+
  private:
   class Opener;
   std::vector<std::unique_ptr<Format>> formats_; /* from the stored bytes upward */
+  mutable WriteState writes_;
 };
 
 /* What tells images apart: the export, and everything that may make the plugin below serve other bytes for it. */

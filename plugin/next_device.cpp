@@ -6,6 +6,8 @@
 
 #include "base/aligned.hpp"
 #include "base/checked.hpp"
+#include "base/shutdown.hpp"
+#include "base/zero_bytes.hpp"
 
 /* nbdkit -D qluks.next=1: every request that goes down. */
 extern "C" NBDKIT_DLL_PUBLIC int qluks_debug_next;
@@ -15,7 +17,7 @@ namespace qluks {
 
 namespace {
 
-/* nbdkit's own limit for one read. */
+/* nbdkit's own limit for one read or write. */
 constexpr uint32_t read_bytes_max = 64 << 20;
 
 /* Blocks larger than this are not widened to: the plugin is trusted to take less than it prefers. */
@@ -37,7 +39,7 @@ struct ExtentsDeleter {
 
 } // namespace
 
-Result<std::unique_ptr<NextDevice>> NextDevice::prepare(nbdkit_next* next) {
+Result<std::unique_ptr<NextDevice>> NextDevice::prepare(nbdkit_next* next, bool read_only) {
   std::unique_ptr<NextDevice> device(new NextDevice(next));
   const int64_t size = next->get_size(next);
   const int can_extents = next->can_extents(next);
@@ -54,7 +56,39 @@ Result<std::unique_ptr<NextDevice>> NextDevice::prepare(nbdkit_next* next) {
   device->limits_ = limits;
   device->can_extents_ = can_extents != 0;
   device->can_cache_ = can_cache != NBDKIT_CACHE_NONE;
+  if (Status s = device->ask_abilities(!read_only); !s) return propagate(s);
   return device;
+}
+
+/* nbdkit asserts that each of these was asked before the first request that depends on it. */
+Status NextDevice::ask_abilities(bool may_write) {
+  const int write = may_write ? next_->can_write(next_) : 0;
+  if (write < 0) return failed_below(EIO);
+  const int multi_conn = next_->can_multi_conn(next_);
+  if (multi_conn < 0) return failed_below(EIO);
+  abilities_.multi_conn = multi_conn != 0;
+  if (write == 0) return ok();
+  const int flush = next_->can_flush(next_);
+  const int fua = next_->can_fua(next_);
+  const int trim = next_->can_trim(next_);
+  const int zero = next_->can_zero(next_);
+  const int fast_zero = next_->can_fast_zero(next_);
+  if (flush < 0 || fua < 0 || trim < 0 || zero < 0 || fast_zero < 0) return failed_below(EIO);
+  abilities_ = {.write = true,
+                .flush = flush != 0,
+                .fua = fua == NBDKIT_FUA_NATIVE, /* else a flush at the end does as well, and once is enough */
+                .trim = trim != 0,
+                .zero = zero == NBDKIT_ZERO_NATIVE,
+                .fast_zero = zero != NBDKIT_ZERO_NONE && fast_zero != 0,
+                .multi_conn = multi_conn != 0};
+  can_zero_ = zero != NBDKIT_ZERO_NONE;
+  return ok();
+}
+
+uint32_t NextDevice::block() const noexcept { return limits_.minimum > minimum_bytes_max ? 1 : limits_.minimum; }
+
+uint32_t NextDevice::piece_bytes() const noexcept {
+  return align_down(std::min(read_bytes_max, limits_.maximum), limits_.minimum);
 }
 
 /* Layers check their own offsets; this is the last line, for a bug in one of them. */
@@ -68,15 +102,13 @@ Status NextDevice::check(const char* request, uint64_t offset, uint64_t length) 
 
 Status NextDevice::read(std::span<std::byte> dst, uint64_t offset) {
   if (Status s = check("read", offset, dst.size()); !s) return s;
-  const uint32_t block = limits_.minimum > minimum_bytes_max ? 1 : limits_.minimum;
-  return read_blocks(dst, offset, block, size_,
+  return read_blocks(dst, offset, block(), size_,
                      [this](std::span<std::byte> blocks, uint64_t at) { return read_pieces(blocks, at); });
 }
 
 Status NextDevice::read_pieces(std::span<std::byte> dst, uint64_t offset) {
-  const uint32_t most = align_down(std::min(read_bytes_max, limits_.maximum), limits_.minimum);
   while (!dst.empty()) {
-    const auto piece = dst.first(std::min<size_t>(dst.size(), most));
+    const auto piece = dst.first(std::min<size_t>(dst.size(), piece_bytes()));
     trace("read", offset, piece.size());
     int err = 0;
     if (next_->pread(next_, piece.data(), static_cast<uint32_t>(piece.size()), offset, 0, &err) != 0) {
@@ -115,6 +147,101 @@ Status NextDevice::cache(uint64_t offset, uint64_t length) {
     offset += count;
     length -= count;
   }
+  return ok();
+}
+
+Status NextDevice::write(std::span<const std::byte> src, uint64_t offset, Fua fua) {
+  if (Status s = check("write", offset, src.size()); !s) return s;
+  if (block() == 1) return write_pieces(src, offset, fua);
+  const auto lock = block_lock_->take(offset - offset % block(), src.size() + 2 * uint64_t{block()});
+  if (!lock) return tl::unexpected(lock.error());
+  return write_blocks(
+      src, offset, block(), size_,
+      {.read = [this](std::span<std::byte> blocks, uint64_t at) { return read_pieces(blocks, at); },
+       .write = [this, fua](std::span<const std::byte> blocks, uint64_t at) { return write_pieces(blocks, at, fua); }});
+}
+
+Status NextDevice::write_pieces(std::span<const std::byte> src, uint64_t offset, Fua fua) {
+  const uint32_t flags = fua == Fua::yes && abilities_.fua ? uint32_t{NBDKIT_FLAG_FUA} : 0;
+  while (!src.empty()) {
+    const auto piece = src.first(std::min<size_t>(src.size(), piece_bytes()));
+    trace("write", offset, piece.size());
+    int err = 0;
+    if (next_->pwrite(next_, piece.data(), static_cast<uint32_t>(piece.size()), offset, flags, &err) != 0) {
+      return failed_below(err);
+    }
+    src = src.subspan(piece.size());
+    offset += piece.size();
+  }
+  return ok();
+}
+
+/* Whole blocks are zeroed by the plugin, what is cut at the ends is written. */
+Status NextDevice::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
+  if (Status s = check("zero", offset, length); !s) return s;
+  const bool fast = mode == ZeroMode::fast_keep || mode == ZeroMode::fast_may_trim;
+  if (fast && !abilities_.fast_zero) return fail(Errc::not_fast, "the plugin cannot zero fast");
+  const auto write_zeroes = [&](uint64_t at, uint64_t bytes) {
+    return write_zero_bytes(
+        at, bytes, [&](std::span<const std::byte> zeroes, uint64_t piece) { return write(zeroes, piece, fua); });
+  };
+  if (!can_zero_) return write_zeroes(offset, length);
+
+  const uint64_t unit = block();
+  const uint64_t end = offset + length;
+  const uint64_t from = align_down(offset + unit - 1, unit);
+  const uint64_t to = end == size_ ? end : align_down(end, unit);
+  if (from >= to) return fast ? fail(Errc::not_fast, "less than a block of the plugin") : write_zeroes(offset, length);
+  if (fast && (from != offset || to != end)) return fail(Errc::not_fast, "no whole blocks of the plugin");
+  const uint32_t flags = (mode == ZeroMode::may_trim || mode == ZeroMode::fast_may_trim ? NBDKIT_FLAG_MAY_TRIM : 0U) |
+                         (fast ? NBDKIT_FLAG_FAST_ZERO : 0U) |
+                         (fua == Fua::yes && abilities_.fua ? NBDKIT_FLAG_FUA : 0U);
+  if (from != offset) {
+    if (Status s = write_zeroes(offset, from - offset); !s) return s;
+  }
+  if (Status s = zero_pieces(from, to - from, flags); !s) return s;
+  return to == end ? ok() : write_zeroes(to, end - to);
+}
+
+Status NextDevice::zero_pieces(uint64_t offset, uint64_t length, uint32_t flags) {
+  while (length != 0) {
+    const uint32_t count = static_cast<uint32_t>(std::min<uint64_t>(length, align_down(UINT32_MAX, block())));
+    trace("zero", offset, count);
+    int err = 0;
+    if (next_->zero(next_, count, offset, flags, &err) != 0) {
+      const bool not_fast = (flags & NBDKIT_FLAG_FAST_ZERO) != 0 && (err == ENOTSUP || err == EOPNOTSUPP);
+      return not_fast ? fail(Errc::not_fast, "") : failed_below(err == ENOTSUP || err == EOPNOTSUPP ? EIO : err);
+    }
+    offset += count;
+    length -= count;
+    if (length != 0 && shutting_down()) return given_up();
+  }
+  return ok();
+}
+
+/* Advice: what is cut at the ends, and what does not fit, is left out. */
+Status NextDevice::trim(uint64_t offset, uint64_t length, Fua fua) {
+  if (Status s = check("trim", offset, length); !s) return s;
+  if (!abilities_.trim) return ok();
+  const uint64_t unit = block();
+  const uint64_t end = offset + length == size_ ? size_ : align_down(offset + length, unit);
+  const uint32_t flags = fua == Fua::yes && abilities_.fua ? uint32_t{NBDKIT_FLAG_FUA} : 0;
+  for (uint64_t at = align_down(offset + unit - 1, unit); at < end;) {
+    const uint32_t count = static_cast<uint32_t>(std::min<uint64_t>(end - at, align_down(UINT32_MAX, block())));
+    trace("trim", at, count);
+    int err = 0;
+    if (next_->trim(next_, count, at, flags, &err) != 0) return failed_below(err);
+    at += count;
+    if (at < end && shutting_down()) return given_up();
+  }
+  return ok();
+}
+
+Status NextDevice::flush() {
+  if (!abilities_.flush) return ok();
+  trace("flush", 0, size_);
+  int err = 0;
+  if (next_->flush(next_, 0, &err) != 0) return failed_below(err);
   return ok();
 }
 

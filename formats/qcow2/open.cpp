@@ -23,6 +23,8 @@ class OpenedQcow2 final : public Qcow2Format {
     return image_.crypt ? format + ", " + image_.crypt->describe() : format;
   }
 
+  std::string why_read_only() const override { return "qcow2 images are not written"; }
+
   bool encrypted() const noexcept override { return image_.crypt.has_value(); }
 
  private:

@@ -48,8 +48,9 @@ class TestCase(qluks.TestCase):
             os.rename(make("image", self.content, *args), os.path.join(IMAGES.name, name))
         return os.path.join(IMAGES.name, name)
 
-    def luks_server(self, **kwargs):
-        return self.server("file", self.image(self.luks2), PASS, **kwargs)
+    def luks_server(self, options=(), **kwargs):
+        """Read-only: what clients send at random would change the image."""
+        return self.server("file", self.image(self.luks2), PASS, options=["-r", *options], **kwargs)
 
     def servers(self):
         return (make() for make in self.makers())

@@ -120,9 +120,9 @@ class Requests(qluks.TestCase):
                 if h.can_cache():
                     h.cache(qluks.MIB, 4096)
 
-    def test_export_is_read_only_and_safe_for_many_connections(self):
+    def test_read_only_export_is_safe_for_many_connections(self):
         for image, args in self.images():
-            with self.server("file", image, *args).connect() as h:
+            with self.server("file", image, *args, options=["-r"]).connect() as h:
                 self.assertTrue(h.is_read_only())
                 self.assertTrue(h.can_multi_conn())
                 self.assertEqual(h.get_block_size(qluks.nbd.SIZE_MINIMUM), 1)
