@@ -50,11 +50,17 @@ class RangeLock {
    * nor a lower one.  Fails only when the process has to end. */
   Result<Guard> take(uint64_t offset, uint64_t length);
 
+  /* How many threads wait now. */
+  size_t waiting() const {
+    const std::lock_guard lock(mutex_);
+    return waiting_;
+  }
+
  private:
   bool is_first(std::list<Entry>::iterator entry) const noexcept;
   void release(std::list<Entry>::iterator entry) noexcept;
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable released_;
   std::list<Entry> entries_; /* in the order in which they came */
   size_t waiting_ = 0;

@@ -8,6 +8,7 @@ base_test_SOURCES = \
 	tests/support/memory_device.hpp \
 	tests/unit/base/aligned_test.cpp \
 	tests/unit/base/base_test.cpp \
+	tests/unit/base/range_lock_test.cpp \
 	tests/unit/base/secure_buffer_test.cpp \
 	$(END)
 base_test_CPPFLAGS = $(unit_cppflags)
@@ -32,6 +33,7 @@ crypto_test_LDADD = libsectorcrypto.la libbase.la $(GTEST_LIBS) $(NETTLE_LIBS)
 TESTS += crypto_test
 check_PROGRAMS += luks_test
 luks_test_SOURCES = \
+	tests/support/writable_device.hpp \
 	tests/support/luks_builder.cpp \
 	tests/support/luks_builder.hpp \
 	tests/support/memory_device.hpp \
@@ -43,6 +45,7 @@ luks_test_SOURCES = \
 	tests/unit/luks/luks2_json_test.cpp \
 	tests/unit/luks/luks2_test.cpp \
 	tests/unit/luks/text_test.cpp \
+	tests/unit/luks/write_test.cpp \
 	$(END)
 luks_test_CPPFLAGS = $(unit_cppflags)
 luks_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS)
@@ -65,6 +68,7 @@ qcow2_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(Z
 TESTS += qcow2_test
 check_PROGRAMS += faults_test
 faults_test_SOURCES = \
+	tests/faults/luks_write_test.cpp \
 	tests/faults/lying_storage_test.cpp \
 	tests/faults/storage_test.cpp \
 	tests/faults/workload.hpp \
@@ -76,6 +80,7 @@ faults_test_SOURCES = \
 	tests/support/stored_image.cpp \
 	tests/support/stored_image.hpp \
 	tests/support/streams.hpp \
+	tests/support/writable_device.hpp \
 	$(END)
 faults_test_CPPFLAGS = $(unit_cppflags)
 faults_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)
@@ -84,6 +89,7 @@ TESTS += faults_test
 # A program of its own, since it replaces the allocators of all that is in it.
 check_PROGRAMS += memory_faults_test
 memory_faults_test_SOURCES = \
+	tests/faults/luks_write_memory_test.cpp \
 	tests/faults/memory_test.cpp \
 	tests/faults/workload.hpp \
 	tests/support/failing_memory.cpp \
@@ -149,6 +155,7 @@ e2e_tests = \
 	tests/e2e/bounds_test.py \
 	tests/e2e/clients_test.py \
 	tests/e2e/luks_matrix_test.py \
+	tests/e2e/luks_write_test.py \
 	tests/e2e/parameters_test.py \
 	tests/e2e/qcow2_features_test.py \
 	tests/e2e/qcow2_matrix_test.py \

@@ -78,7 +78,29 @@ class FaultyDevice final : public BlockDevice {
     return fault == nullptr ? below_->cache(offset, length) : outcome(*fault, ok());
   }
 
+  WriteAbilities write_abilities() const noexcept override { return below_->write_abilities(); }
+
+  /* What fails is not done at all. */
+  Status write(std::span<const std::byte> src, uint64_t offset, Fua fua) override {
+    return unless_hit([&] { return below_->write(src, offset, fua); });
+  }
+  Status zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) override {
+    return unless_hit([&] { return below_->zero(offset, length, mode, fua); });
+  }
+  Status trim(uint64_t offset, uint64_t length, Fua fua) override {
+    return unless_hit([&] { return below_->trim(offset, length, fua); });
+  }
+  Status flush() override {
+    return unless_hit([&] { return below_->flush(); });
+  }
+
  private:
+  template <class Call>
+  Status unless_hit(Call call) {
+    const Fault* fault = faults_.next();
+    return fault == nullptr || fault->kind != FaultKind::error ? call() : Status(tl::unexpected(fault->error));
+  }
+
   static Status outcome(const Fault& fault, Status s) {
     return fault.kind == FaultKind::error ? Status(tl::unexpected(fault.error)) : std::move(s);
   }
