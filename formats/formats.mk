@@ -47,6 +47,7 @@ libformats_la_SOURCES = \
 	formats/qcow2/map.hpp \
 	formats/qcow2/ondisk.hpp \
 	formats/qcow2/open.cpp \
+	formats/qcow2/slice.hpp \
 	formats/qcow2/snapshot.cpp \
 	formats/qcow2/snapshot.hpp \
 	formats/text.cpp \

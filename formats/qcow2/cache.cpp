@@ -8,8 +8,6 @@
 #include <mutex>
 #include <unordered_map>
 
-#include "base/page_buffer.hpp"
-
 namespace qluks {
 
 namespace {
@@ -43,7 +41,8 @@ struct Qcow2Cache::Slot {
   Key key;
   uint64_t cost = 0; /* once it has its turn to load */
   State state = State::loading;
-  Bytes bytes{}; /* once ready */
+  Bytes bytes{};     /* once ready */
+  unsigned pins = 0; /* while there are any, it stays */
 };
 
 /* Every function needs the lock of the shard. */
@@ -76,8 +75,9 @@ class Qcow2Cache::Shard {
     bytes_ += cost;
   }
 
-  void remove(const Key& key) noexcept {
-    const auto found = slots_.find(key);
+  void remove(const Slot& slot) noexcept {
+    const auto found = slots_.find(slot.key);
+    if (found == slots_.end() || found->second->get() != &slot) return;
     bytes_ -= (*found->second)->cost;
     recent_.erase(found->second);
     slots_.erase(found);
@@ -92,7 +92,7 @@ class Qcow2Cache::Shard {
     auto it = recent_.end();
     while (bytes_ + cost > bytes_max_ && it != recent_.begin()) {
       const Slot& slot = **--it;
-      if (slot.state != Slot::State::ready) continue;
+      if (slot.state != Slot::State::ready || slot.pins != 0) continue;
       bytes_ -= slot.cost;
       slots_.erase(slot.key);
       it = recent_.erase(it);
@@ -116,7 +116,7 @@ class Qcow2Cache::Loading {
     if (slot_ == nullptr) return;
     {
       const std::lock_guard lock(shard_.mutex);
-      shard_.remove(slot_->key);
+      shard_.remove(*slot_);
       slot_->state = Slot::State::failed;
     }
     shard_.settled.notify_all();
@@ -152,6 +152,49 @@ Qcow2Cache::~Qcow2Cache() = default;
 Qcow2Cache::Shard& Qcow2Cache::shard_of(const Key& key) noexcept {
   /* The high bits: the buckets of the map go by the low ones. */
   return *shards_[(KeyHash{}(key) >> 48) & (shards_.size() - 1)];
+}
+
+Qcow2Cache::Pin::Pin(Shard& shard, std::shared_ptr<Slot> slot) noexcept
+    : shard_(&shard), slot_(std::move(slot)), bytes_(const_cast<std::byte*>(slot_->bytes.get())) {}
+
+Qcow2Cache::Pin& Qcow2Cache::Pin::operator=(Pin&& other) noexcept {
+  std::swap(shard_, other.shard_);
+  std::swap(slot_, other.slot_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+Qcow2Cache::Pin::~Pin() {
+  if (slot_ == nullptr) return;
+  const std::lock_guard lock(shard_->mutex);
+  --slot_->pins;
+}
+
+/* Between the two steps the slot may have gone again. */
+Result<Qcow2Cache::Pin> Qcow2Cache::pin(const Key& key, size_t length, const FillFn& fill) {
+  for (;;) {
+    auto bytes = get(key, length, fill);
+    if (!bytes) return propagate(bytes);
+    Shard& shard = shard_of(key);
+    const std::lock_guard lock(shard.mutex);
+    auto slot = shard.find(key);
+    if (slot == nullptr || slot->bytes != *bytes) continue;
+    ++slot->pins;
+    return Pin(shard, std::move(slot));
+  }
+}
+
+Qcow2Cache::Pin Qcow2Cache::put(const Key& key, PageBuffer buffer, size_t length) {
+  Bytes bytes(std::move(buffer));
+  Shard& shard = shard_of(key);
+  const std::lock_guard lock(shard.mutex);
+  if (const auto former = shard.find(key)) shard.remove(*former);
+  auto slot = shard.enter(key);
+  shard.charge(*slot, length + slot_overhead_bytes);
+  slot->bytes = std::move(bytes);
+  slot->state = Slot::State::ready;
+  slot->pins = 1;
+  return Pin(shard, std::move(slot));
 }
 
 Result<Qcow2Cache::Bytes> Qcow2Cache::get(const Key& key, size_t length, const FillFn& fill, size_t working_bytes) {

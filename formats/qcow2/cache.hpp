@@ -10,9 +10,11 @@
  *      loading ──filled──▶ ready ──least recently used──▶ gone, once its last reader has let go of it
  *         └────failed────▶ gone: not remembered, and each one who waited tries anew on its own way down
  *
- * The bytes of a slot do not change once it is ready.  Loading slots count as well, so memory is bounded by the
- * limit plus what readers hold on to; a single slot beyond the limit is kept until the next one comes.  What is being
- * loaded has a budget as well, so that many threads and large clusters do not add up.
+ * The bytes of a slot do not change once it is ready, but for those of a slot that is pinned: whoever writes an image
+ * changes its tables in there, entry by entry (see slice.hpp), and keeps the slot pinned until they are stable.  So
+ * there is never a second copy of a table that says something else.  Loading slots count as well, so memory is bounded
+ * by the limit plus what readers hold on to; a single slot beyond the limit is kept until the next one comes.  What is
+ * being loaded has a budget as well, so that many threads and large clusters do not add up.
  */
 #ifndef QLUKS_FORMATS_QCOW2_CACHE_HPP
 #define QLUKS_FORMATS_QCOW2_CACHE_HPP
@@ -24,6 +26,7 @@
 #include <vector>
 
 #include "base/memory_budget.hpp"
+#include "base/page_buffer.hpp"
 #include "base/result.hpp"
 
 namespace qluks {
@@ -49,6 +52,13 @@ class Qcow2Cache {
    * without a lock.  It may use the cache for what its image lies on, never for its own owner. */
   Result<Bytes> get(const Key& key, size_t length, const FillFn& fill, size_t working_bytes = 0);
 
+  /* A slot that stays, until the pin goes.  The cache outlives it. */
+  class Pin;
+  Result<Pin> pin(const Key& key, size_t length, const FillFn& fill);
+
+  /* A pinned slot of these bytes, instead of whatever is under that key. */
+  Pin put(const Key& key, PageBuffer bytes, size_t length);
+
   /* For buffers that others fill from storage.  `fill` is run under a lease already, of length + working_bytes. */
   MemoryBudget& loads() noexcept { return loads_; }
 
@@ -62,6 +72,25 @@ class Qcow2Cache {
   std::vector<std::unique_ptr<Shard>> shards_; /* a power of two */
   std::atomic<uint64_t> owners_{0};
   MemoryBudget loads_;
+};
+
+class Qcow2Cache::Pin {
+ public:
+  Pin() noexcept = default;
+  Pin(Pin&& other) noexcept { *this = std::move(other); }
+  Pin& operator=(Pin&& other) noexcept;
+  ~Pin();
+
+  std::byte* bytes() const noexcept { return bytes_; }
+  explicit operator bool() const noexcept { return slot_ != nullptr; }
+
+ private:
+  friend class Qcow2Cache;
+  Pin(Shard& shard, std::shared_ptr<Slot> slot) noexcept;
+
+  Shard* shard_ = nullptr;
+  std::shared_ptr<Slot> slot_;
+  std::byte* bytes_ = nullptr;
 };
 
 } // namespace qluks

@@ -27,8 +27,13 @@ class Qcow2Crypt {
 
   /* Whole sectors, in place. */
   void decrypt(std::span<std::byte> bytes, GuestOffset guest, HostOffset host) const noexcept {
-    const uint64_t at = counts_ == Counts::host ? host.bytes : guest.bytes;
-    cipher_->decrypt(SectorNumber{at / sector_bytes}, bytes, bytes);
+    cipher_->decrypt(first_sector(guest, host), bytes, bytes);
+  }
+
+  /* Whole sectors; `in` and `out` are equal or disjoint. */
+  void encrypt(std::span<const std::byte> in, std::span<std::byte> out, GuestOffset guest,
+               HostOffset host) const noexcept {
+    cipher_->encrypt(first_sector(guest, host), in, out);
   }
 
   /* "LUKS1 aes-xts-plain64 512-bit", "aes-cbc-plain64 128-bit" */
@@ -36,6 +41,10 @@ class Qcow2Crypt {
 
  private:
   enum class Counts : uint8_t { guest, host };
+
+  SectorNumber first_sector(GuestOffset guest, HostOffset host) const noexcept {
+    return SectorNumber{(counts_ == Counts::host ? host.bytes : guest.bytes) / sector_bytes};
+  }
 
   Qcow2Crypt(std::shared_ptr<const SectorCipher> cipher, Counts counts, std::string description)
       : cipher_(std::move(cipher)), counts_(counts), description_(std::move(description)) {}

@@ -24,6 +24,12 @@
 
 namespace qluks {
 
+/* The parts of an L1 or L2 entry. */
+inline constexpr uint64_t qcow2_offset_mask = 0x00fffffffffffe00;
+inline constexpr uint64_t qcow2_copied = uint64_t{1} << 63; /* nobody else refers to it: it may be written in place */
+inline constexpr uint64_t qcow2_compressed = uint64_t{1} << 62;
+inline constexpr uint64_t qcow2_zero = 1;
+
 /* The numbers of an image that its entries are read by. */
 struct Qcow2Geometry {
   explicit Qcow2Geometry(const Qcow2Header& header) noexcept
@@ -35,6 +41,9 @@ struct Qcow2Geometry {
   unsigned l2_entry_bytes() const noexcept { return extended_l2 ? 16 : 8; }
   unsigned l2_bits() const noexcept { return cluster_bits - (extended_l2 ? 4 : 3); }
   uint64_t cluster_size() const noexcept { return uint64_t{1} << cluster_bits; }
+  /* What an entry maps at a time: a cluster, or one of the 32 subclusters of an extended entry. */
+  unsigned unit_bits() const noexcept { return cluster_bits - (extended_l2 ? 5 : 0); }
+  uint64_t unit_size() const noexcept { return uint64_t{1} << unit_bits(); }
   uint64_t in_cluster(GuestOffset at) const noexcept { return at.bytes & (cluster_size() - 1); }
 
   uint32_t version;
@@ -74,6 +83,12 @@ struct Run {
   uint64_t length = 0;
   Mapping mapping;
 };
+
+/* Does the entry keep a cluster, for data or for zeroes?  Not said of compressed ones. */
+bool is_allocated(uint64_t word, const Qcow2Geometry& geometry) noexcept;
+
+/* Of an entry that says that its cluster is compressed. */
+Compressed decode_compressed(uint64_t word, unsigned cluster_bits) noexcept;
 
 /* Where the L2 table is, or 0. */
 Result<HostOffset> decode_l1(uint64_t entry, const Qcow2Geometry& geometry);

@@ -261,7 +261,7 @@ Status read_encryption(HeaderArea& area, const Extension& e, Qcow2Header& h) {
 }
 
 /* Bitmaps are not served, but an image whose bitmaps make no sense is refused, as by QEMU. */
-Status check_bitmaps(HeaderArea& area, const Extension& e, const Qcow2Header& h) {
+Status check_bitmaps(HeaderArea& area, const Extension& e, Qcow2Header& h) {
   if (e.length != sizeof(Qcow2BitmapsOnDisk)) {
     return invalid("the bitmaps extension has ", text(e.length), " bytes, not ", text(sizeof(Qcow2BitmapsOnDisk)));
   }
@@ -272,6 +272,7 @@ Status check_bitmaps(HeaderArea& area, const Extension& e, const Qcow2Header& h)
   if (disk->nb_bitmaps == 0 || disk->nb_bitmaps > bitmaps_max) {
     return invalid("nb_bitmaps ", text(disk->nb_bitmaps), " is not in 1 to ", text(bitmaps_max));
   }
+  h.bitmap_directory = HostRange{{disk->directory_offset}, disk->directory_size};
   return check_qcow2_table(h, "bitmap directory", {disk->directory_offset}, disk->directory_size,
                            bitmap_directory_bytes_max);
 }

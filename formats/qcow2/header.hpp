@@ -46,8 +46,9 @@ struct Qcow2Header {
 
   std::string backing_name; /* empty: no backing file */
   std::string backing_format;
-  std::string data_file_name;          /* may be empty even with an external data file */
-  std::optional<HostRange> encryption; /* the LUKS header */
+  std::string data_file_name;                /* may be empty even with an external data file */
+  std::optional<HostRange> encryption;       /* the LUKS header */
+  std::optional<HostRange> bitmap_directory; /* if the autoclear bit says that it is right */
 
   uint64_t cluster_size() const noexcept { return uint64_t{1} << cluster_bits; }
   bool has(unsigned incompatible_bit) const noexcept { return ((incompatible >> incompatible_bit) & 1) != 0; }

@@ -10,31 +10,20 @@ namespace qluks {
 
 namespace {
 
-constexpr uint64_t slice_bytes_max = 64 * 1024;
-
-uint64_t slice_bytes(const Qcow2Geometry& g) noexcept { return std::min(g.cluster_size(), slice_bytes_max); }
-
-L2Entry entry_in(const Qcow2Cache::Bytes& slice, uint64_t index, const Qcow2Geometry& g) noexcept {
-  const std::span bytes(slice.get() + index * g.l2_entry_bytes(), g.l2_entry_bytes());
-  L2Entry entry{.word = load_on_disk<be64>(bytes)};
-  if (g.extended_l2) entry.bitmap = load_on_disk<be64>(bytes.subspan(8));
-  return entry;
-}
-
 /* What is left of the unit of 2^bits bytes that `at` is in. */
 uint64_t rest_of(GuestOffset at, unsigned bits) noexcept {
   const uint64_t unit = uint64_t{1} << bits;
   return unit - (at.bytes & (unit - 1));
 }
 
-/* `piece` starts at `at`, in the entry `index` of the slice.  If it ends with its cluster, the entries that continue it
- * are joined, until it has `max` bytes: a scan of a large image spends its time here. */
-void join_entries(const Qcow2Cache::Bytes& slice, uint64_t index, const Qcow2Geometry& g, GuestOffset at, uint64_t max,
-                  Run& piece) noexcept {
+/* `piece` starts at `at`, in `entry`, which is the one of that index in the slice.  If it ends with its cluster, the
+ * entries that continue it are joined, until it has `max` bytes: a scan of a large image spends its time here. */
+void join_entries(const Qcow2Cache::Bytes& slice, uint64_t index, L2Entry entry, const Qcow2Geometry& g, GuestOffset at,
+                  uint64_t max, Run& piece) noexcept {
   if (g.in_cluster({at.bytes + piece.length}) != 0) return;
-  const uint64_t entries = slice_bytes(g) / g.l2_entry_bytes();
-  for (L2Entry entry = entry_in(slice, index, g); piece.length < max && ++index < entries;) {
-    const L2Entry next = entry_in(slice, index, g);
+  const uint64_t entries = entries_per_slice(g);
+  while (piece.length < max && ++index < entries) {
+    const L2Entry next = load_l2_entry(slice.get(), index, g);
     if (!is_followed_by(entry, next, g)) return;
     piece.length += g.cluster_size();
     entry = next;
@@ -76,34 +65,41 @@ Result<Run> Qcow2Map::run_at(BlockDevice& container, GuestOffset at, uint64_t ma
 
 /* The part of the run at `at` that a single slice, or the lack of a table, tells.  It may be longer than `max`. */
 Result<Run> Qcow2Map::piece_at(Cursor& cursor, GuestOffset at, uint64_t max) const {
-  const unsigned table_bits = geometry_.l2_bits() + geometry_.cluster_bits;
-  const uint64_t l1_index = at.bytes >> table_bits;
-  auto table = decode_l1(l1_index < l1_.size() ? uint64_t{l1_[static_cast<size_t>(l1_index)]} : 0, geometry_);
+  const L2Place place(at, geometry_);
+  auto table = decode_l1(l1_entry(place.l1_index), geometry_);
   if (!table) return propagate(table);
-  if (table->bytes == 0) return Run{rest_of(at, table_bits), Unallocated{}};
+  if (table->bytes == 0) return Run{rest_of(at, geometry_.l2_bits() + geometry_.cluster_bits), Unallocated{}};
 
-  const uint64_t l2_index = (at.bytes >> geometry_.cluster_bits) & ((uint64_t{1} << geometry_.l2_bits()) - 1);
-  const uint64_t in_table = l2_index * geometry_.l2_entry_bytes();
-  const uint64_t in_slice = in_table % slice_bytes(geometry_);
-  const HostOffset slice{table->bytes + in_table - in_slice};
+  const HostOffset slice{table->bytes + place.slice * slice_bytes(geometry_)};
   if (slice.bytes >= cursor.container.size()) return Run{rest_of(at, geometry_.cluster_bits), Unallocated{}};
   if (Status s = move_to(cursor, slice); !s) return propagate(s);
-  const uint64_t index = in_slice / geometry_.l2_entry_bytes();
-  auto piece = decode_l2(entry_in(cursor.slice, index, geometry_), at, geometry_);
-  if (piece) join_entries(cursor.slice, index, geometry_, at, max, *piece);
+  const L2Entry entry = load_l2_entry(cursor.slice.get(), place.index, geometry_);
+  auto piece = decode_l2(entry, at, geometry_);
+  if (piece) join_entries(cursor.slice, place.index, entry, geometry_, at, max, *piece);
   return piece;
 }
 
 Status Qcow2Map::move_to(Cursor& cursor, HostOffset slice) const {
   if (cursor.slice != nullptr && cursor.at == slice) return ok();
-  const Qcow2Cache::Key key{.owner = owner_, .at = slice.bytes};
-  auto bytes = cache_->get(key, static_cast<size_t>(slice_bytes(geometry_)), [&](std::span<std::byte> dst) {
-    return read_zero_padded(cursor.container, dst, slice.bytes);
-  });
-  if (!bytes) return propagate(bytes, "L2 table at " + hex(slice.bytes));
+  auto bytes = this->slice(cursor.container, slice);
+  if (!bytes) return propagate(bytes);
   cursor.at = slice;
   cursor.slice = std::move(*bytes);
   return ok();
+}
+
+Result<Qcow2Cache::Bytes> Qcow2Map::slice(BlockDevice& container, HostOffset at) const {
+  auto bytes = cache_->get(slice_key(at), static_cast<size_t>(slice_bytes(geometry_)),
+                           [&](std::span<std::byte> dst) { return read_zero_padded(container, dst, at.bytes); });
+  if (!bytes) return propagate(bytes, "L2 table at " + hex(at.bytes));
+  return bytes;
+}
+
+Result<Qcow2Cache::Pin> Qcow2Map::pin_slice(BlockDevice& container, HostOffset slice) const {
+  auto pin = cache_->pin(slice_key(slice), static_cast<size_t>(slice_bytes(geometry_)),
+                         [&](std::span<std::byte> dst) { return read_zero_padded(container, dst, slice.bytes); });
+  if (!pin) return propagate(pin, "L2 table at " + hex(slice.bytes));
+  return pin;
 }
 
 } // namespace qluks

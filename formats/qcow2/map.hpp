@@ -10,7 +10,8 @@
  * random read of an image with clusters of 2 MiB does not cost 2 MiB of table.  As in QEMU, a table beyond the end
  * of the file reads as zeroes: nothing is allocated there.
  *
- * Immutable once loaded; many threads use it, each with its own way down.
+ * Many threads use it, each with its own way down.  Whoever writes the image changes single entries (slice.hpp) of the
+ * L1 table here and of L2 tables in the cache; readers take no notice.
  */
 #ifndef QLUKS_FORMATS_QCOW2_MAP_HPP
 #define QLUKS_FORMATS_QCOW2_MAP_HPP
@@ -20,7 +21,7 @@
 
 #include "base/block_device.hpp"
 #include "formats/qcow2/cache.hpp"
-#include "formats/qcow2/entry.hpp"
+#include "formats/qcow2/slice.hpp"
 
 namespace qluks {
 
@@ -35,6 +36,22 @@ class Qcow2Map {
   Result<Run> run_at(BlockDevice& container, GuestOffset at, uint64_t max) const;
 
   const Qcow2Geometry& geometry() const noexcept { return geometry_; }
+
+  /* The L1 table as the writer of the image sees it. */
+  uint64_t l1_entries() const noexcept { return l1_.size(); }
+  uint64_t l1_entry(uint64_t index) const noexcept {
+    return index < l1_.size() ? load_table_word(l1_bytes() + index * sizeof(be64)) : 0;
+  }
+  void set_l1_entry(uint64_t index, uint64_t entry) noexcept {
+    store_table_word(reinterpret_cast<std::byte*>(l1_.data()) + index * sizeof(be64), entry);
+  }
+  const std::byte* l1_bytes() const noexcept { return reinterpret_cast<const std::byte*>(l1_.data()); }
+
+  /* Slices of L2 tables, in the cache. */
+  Qcow2Cache& cache() const noexcept { return *cache_; }
+  Qcow2Cache::Key slice_key(HostOffset slice) const noexcept { return {.owner = owner_, .at = slice.bytes}; }
+  Result<Qcow2Cache::Bytes> slice(BlockDevice& container, HostOffset at) const;
+  Result<Qcow2Cache::Pin> pin_slice(BlockDevice& container, HostOffset slice) const;
 
  private:
   /* The slice that was looked at last: a scan looks each one up once. */

@@ -139,6 +139,18 @@ class Listing {
 
 } // namespace
 
+Result<Qcow2Snapshots> list_qcow2_snapshots(BlockDevice& container, const Qcow2Header& header) {
+  TableReader table(container, header.snapshots_offset);
+  Qcow2Snapshots all;
+  for (uint32_t i = 0; i < header.snapshots; ++i) {
+    auto entry = read_entry(table, header);
+    if (!entry) return propagate(entry);
+    all.snapshots.push_back(entry->snapshot);
+  }
+  all.table_bytes = table.consumed();
+  return all;
+}
+
 Result<Qcow2Snapshot> find_qcow2_snapshot(BlockDevice& container, const Qcow2Header& header,
                                           const std::string& wanted) {
   TableReader table(container, header.snapshots_offset);

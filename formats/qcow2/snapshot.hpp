@@ -13,6 +13,7 @@
 #define QLUKS_FORMATS_QCOW2_SNAPSHOT_HPP
 
 #include <string>
+#include <vector>
 
 #include "base/block_device.hpp"
 #include "formats/qcow2/header.hpp"
@@ -24,6 +25,13 @@ struct Qcow2Snapshot {
   uint32_t l1_entries = 0;
   uint64_t disk_size = 0; /* whole sectors; of the disk as it was then */
 };
+
+/* All of them, as the table has them: nothing in them is checked but that the table is no longer than it may be. */
+struct Qcow2Snapshots {
+  std::vector<Qcow2Snapshot> snapshots;
+  uint64_t table_bytes = 0;
+};
+Result<Qcow2Snapshots> list_qcow2_snapshots(BlockDevice& container, const Qcow2Header& header);
 
 /* The snapshot of that ID or, if there is none, of that name.  An unknown one is an error that lists those that
  * exist. */
