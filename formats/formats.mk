@@ -32,6 +32,9 @@ libformats_la_SOURCES = \
 	formats/luks/text.hpp \
 	formats/qcow2/cache.cpp \
 	formats/qcow2/cache.hpp \
+	formats/qcow2/change.cpp \
+	formats/qcow2/change.hpp \
+	formats/qcow2/change_zero.cpp \
 	formats/qcow2/compressed.cpp \
 	formats/qcow2/compressed.hpp \
 	formats/qcow2/crypt.cpp \
@@ -47,9 +50,18 @@ libformats_la_SOURCES = \
 	formats/qcow2/map.hpp \
 	formats/qcow2/ondisk.hpp \
 	formats/qcow2/open.cpp \
+	formats/qcow2/overlap.cpp \
+	formats/qcow2/overlap.hpp \
+	formats/qcow2/quiescence.hpp \
+	formats/qcow2/refcounts.cpp \
+	formats/qcow2/refcounts.hpp \
 	formats/qcow2/slice.hpp \
 	formats/qcow2/snapshot.cpp \
 	formats/qcow2/snapshot.hpp \
+	formats/qcow2/write_back.cpp \
+	formats/qcow2/writer.cpp \
+	formats/qcow2/writer.hpp \
+	formats/qcow2/writer_checks.cpp \
 	formats/text.cpp \
 	formats/text.hpp \
 	$(END)

@@ -10,6 +10,7 @@
 #include "formats/qcow2/crypt.hpp"
 #include "formats/qcow2/header.hpp"
 #include "formats/qcow2/map.hpp"
+#include "formats/qcow2/writer.hpp"
 
 namespace qluks {
 
@@ -21,6 +22,7 @@ struct Qcow2Image {
   std::optional<Qcow2Crypt> crypt;
   std::shared_ptr<BlockDevice> data_file; /* null: the data is in the container */
   std::shared_ptr<BlockDevice> backing;   /* null: what is not allocated reads as zeroes */
+  std::unique_ptr<Qcow2Writer> writer{};  /* null: read-only; borrows the map */
 };
 
 /* One connection's view.  Borrows both. */

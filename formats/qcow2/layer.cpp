@@ -11,10 +11,12 @@
  */
 #include <algorithm>
 #include <bit>
+#include <optional>
 #include <vector>
 
 #include "base/aligned.hpp"
 #include "base/window.hpp"
+#include "formats/qcow2/change.hpp"
 #include "formats/qcow2/image.hpp"
 #include "formats/text.hpp"
 
@@ -26,7 +28,15 @@ constexpr uint32_t preferred_block_max = 32 << 20; /* NBD allows no more */
 
 class Qcow2Layer final : public BlockDevice {
  public:
-  Qcow2Layer(const Qcow2Image& image, BlockDevice& below) noexcept : image_(image), below_(below) {}
+  Qcow2Layer(const Qcow2Image& image, BlockDevice& below) : image_(image), below_(below) {
+    if (image.writer && below.write_abilities().write && image.writer->admit(below)) {
+      writer_.emplace(image, *image.writer, below,
+                      [this](std::span<std::byte> dst, GuestOffset at) { return read_runs(dst, at); });
+    }
+  }
+  ~Qcow2Layer() override {
+    if (writer_) image_.writer->leave();
+  }
 
   uint64_t size() const noexcept override { return image_.size; }
 
@@ -39,12 +49,14 @@ class Qcow2Layer final : public BlockDevice {
   }
 
   Status read(std::span<std::byte> dst, uint64_t offset) override {
+    const Looking looking(image_);
     if (!image_.crypt) return read_runs(dst, {offset});
     return read_unaligned(dst, offset, sector_bytes,
                           [this](std::span<std::byte> sectors, uint64_t at) { return read_runs(sectors, {at}); });
   }
 
   Result<Extent> extent(uint64_t offset, uint64_t max) override {
+    const Looking looking(image_);
     auto extent = extent_at({offset}, max);
     if (!extent) return propagate(extent);
     while (extent->length < max) {
@@ -56,6 +68,7 @@ class Qcow2Layer final : public BlockDevice {
   }
 
   Status cache(uint64_t offset, uint64_t length) override {
+    const Looking looking(image_);
     while (length > 0) {
       auto run = image_.map.run_at(below_, {offset}, length);
       if (!run) return propagate(run);
@@ -66,7 +79,30 @@ class Qcow2Layer final : public BlockDevice {
     return ok();
   }
 
+  WriteAbilities write_abilities() const noexcept override { return writer_ ? writer_->abilities() : WriteAbilities{}; }
+  Status write(std::span<const std::byte> src, uint64_t offset, Fua fua) override {
+    return writer_ ? writer_->write(src, offset, fua) : BlockDevice::write(src, offset, fua);
+  }
+  Status zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) override {
+    return writer_ ? writer_->zero(offset, length, mode, fua) : BlockDevice::zero(offset, length, mode, fua);
+  }
+  Status trim(uint64_t offset, uint64_t length, Fua fua) override {
+    return writer_ ? writer_->trim(offset, length, fua) : BlockDevice::trim(offset, length, fua);
+  }
+  Status flush() override { return writer_ ? writer_->flush() : ok(); }
+
  private:
+  /* From a look-up to the end of what it was for: in an image that is written, what was found stays meanwhile. */
+  class Looking {
+   public:
+    explicit Looking(const Qcow2Image& image) noexcept {
+      if (image.writer) request_.emplace(image.writer->quiescence());
+    }
+
+   private:
+    std::optional<Quiescence::Request> request_;
+  };
+
   /* Where data is; tables and compressed clusters are always in the container. */
   BlockDevice& data_device() const noexcept { return image_.data_file ? *image_.data_file : below_; }
 
@@ -148,6 +184,7 @@ class Qcow2Layer final : public BlockDevice {
 
   const Qcow2Image& image_;
   BlockDevice& below_;
+  std::optional<GuestWriter> writer_; /* none: read-only */
 };
 
 } // namespace

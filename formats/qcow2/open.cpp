@@ -16,6 +16,20 @@ class OpenedQcow2 final : public Qcow2Format {
  public:
   explicit OpenedQcow2(Qcow2Image image) : image_(std::move(image)) {}
 
+  /* An image that must not be written is served read-only. */
+  void open_for_writing(BlockDevice& container, const Qcow2Options& options) {
+    if (options.read_only || !options.snapshot.empty() || !container.write_abilities().write) return;
+    auto writer = Qcow2Writer::open(container, image_.header, image_.map, options.cache_bytes / changed_tables_part);
+    if (!writer) {
+      why_read_only_ = "qcow2: " + writer.error().what;
+      return;
+    }
+    image_.writer = std::move(*writer);
+    if (!container.write_abilities().flush) {
+      log_warning("qcow2: the plugin has no flush, so a power cut may leave the image inconsistent");
+    }
+  }
+
   std::unique_ptr<BlockDevice> stack_on(BlockDevice& below) override { return make_qcow2_layer(image_, below); }
 
   std::string describe() const override {
@@ -23,12 +37,16 @@ class OpenedQcow2 final : public Qcow2Format {
     return image_.crypt ? format + ", " + image_.crypt->describe() : format;
   }
 
-  std::string why_read_only() const override { return "qcow2 images are not written"; }
+  std::string why_read_only() const override { return why_read_only_; }
 
   bool encrypted() const noexcept override { return image_.crypt.has_value(); }
 
  private:
-  const Qcow2Image image_;
+  /* How much of the cache tables may fill that are not written back yet. */
+  static constexpr uint64_t changed_tables_part = 4;
+
+  Qcow2Image image_;
+  std::string why_read_only_;
 };
 
 Status check_corrupt(const Qcow2Header& header, const Qcow2Options& options) {
@@ -113,7 +131,9 @@ Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Qcow2Hea
   Qcow2Image image{std::move(header), disk->disk_size,   std::move(*map), std::move(compressed),
                    std::move(*crypt), options.data_file, options.backing};
   log_opened(image);
-  return std::make_unique<OpenedQcow2>(std::move(image));
+  auto opened = std::make_unique<OpenedQcow2>(std::move(image));
+  opened->open_for_writing(container, options);
+  return opened;
 }
 
 Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Keyring& keyring, const Qcow2Options& options) {

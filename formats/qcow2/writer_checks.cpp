@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* May this image be written?  What is looked at is bounded: header, L1 table, refcount table, the refcounts of all
+ * metadata.  An L2 table is looked at when it is first used for writing. */
+#include "base/checked.hpp"
+#include "base/window.hpp"
+#include "formats/qcow2/snapshot.hpp"
+#include "formats/qcow2/writer.hpp"
+#include "formats/text.hpp"
+
+namespace qluks {
+
+namespace {
+
+tl::unexpected<Error> refuse(std::string why) { return fail(Errc::corrupt, std::move(why)); }
+
+} // namespace
+
+class Qcow2Writer::Checks {
+ public:
+  Checks(Qcow2Writer& writer, BlockDevice& container)
+      : writer_(writer), container_(container), bits_(writer.cluster_bits_), lock_(writer.mutex_) {}
+
+  Status run(const Qcow2Header& h) {
+    Status s = add(Qcow2Part::header, {0}, h.cluster_size());
+    if (s) s = add(Qcow2Part::l1_table, h.l1_offset, uint64_t{h.l1_entries} * sizeof(be64));
+    if (s) s = add(Qcow2Part::refcount_table, h.refcount_table_offset, h.refcount_table_clusters << bits_);
+    if (s && h.encryption) s = add(Qcow2Part::encryption_header, h.encryption->at, h.encryption->length);
+    if (s && h.bitmap_directory)
+      s = add(Qcow2Part::bitmap_directory, h.bitmap_directory->at, h.bitmap_directory->length);
+    if (s) s = add_refcount_blocks();
+    if (s) s = add_snapshots(h);
+    if (s) s = add_l2_tables();
+    return s ? check_refcounts() : s;
+  }
+
+ private:
+  Status add(Qcow2Part part, HostOffset at, uint64_t length) {
+    if (length == 0) return ok();
+    const std::string name = std::string(name_of(part)) + " at " + hex(at.bytes);
+    const uint64_t first = at.bytes >> bits_;
+    const HostClusters clusters{first, ((length - 1) >> bits_) + 1};
+    if (!is_aligned(at.bytes, uint64_t{1} << bits_)) return refuse(name + ": not a multiple of the cluster size");
+    /* The last cluster of the container need not be whole. */
+    const uint64_t end = ((container_.size() - 1) >> bits_) + 1;
+    if (!range_fits(first, clusters.count, end)) {
+      return refuse(name + ": behind the end of the container (" + hex(container_.size()) + ")");
+    }
+    if (const auto other = writer_.metadata_.find(clusters)) return refuse(name + ": overlaps the " + name_of(*other));
+    writer_.metadata_.add(clusters, part);
+    added_.push_back({clusters, part});
+    return ok();
+  }
+
+  Status add_refcount_blocks() {
+    for (uint64_t i = 0; i < writer_.refcounts_.blocks(); ++i) {
+      const HostOffset at = writer_.refcounts_.block_at(i);
+      if (at.bytes == 0) continue;
+      if (Status s = add(Qcow2Part::refcount_block, at, uint64_t{1} << bits_); !s) return s;
+    }
+    return ok();
+  }
+
+  Status add_snapshots(const Qcow2Header& h) {
+    auto snapshots = list_qcow2_snapshots(container_, h);
+    if (!snapshots) return propagate(snapshots);
+    if (Status s = add(Qcow2Part::snapshot_table, h.snapshots_offset, snapshots->table_bytes); !s) return s;
+    for (const Qcow2Snapshot& snapshot : snapshots->snapshots) {
+      const uint64_t bytes = uint64_t{snapshot.l1_entries} * sizeof(be64);
+      if (Status s = add(Qcow2Part::snapshot_l1_table, snapshot.l1_offset, bytes); !s) return s;
+    }
+    return ok();
+  }
+
+  Status add_l2_tables() {
+    for (uint64_t i = 0; i < writer_.map_.l1_entries(); ++i) {
+      const uint64_t at = writer_.map_.l1_entry(i) & qcow2_offset_mask;
+      if (at == 0) continue;
+      if (Status s = add(Qcow2Part::l2_table, {at}, uint64_t{1} << bits_); !s) return s;
+    }
+    return ok();
+  }
+
+  /* Nobody else may refer to what we change in place. */
+  Status check_refcounts() {
+    for (const auto& [clusters, part] : added_) {
+      for (uint64_t i = 0; i < clusters.count; ++i) {
+        auto count = writer_.refcount(lock_, container_, clusters.first + i);
+        if (!count) return propagate(count);
+        const bool may_be_shared = part == Qcow2Part::l2_table;
+        if (*count == 0 || (*count != 1 && !may_be_shared)) return contradiction(clusters.first + i, part, *count);
+      }
+    }
+    for (uint64_t i = 0; i < writer_.map_.l1_entries(); ++i) {
+      const uint64_t entry = writer_.map_.l1_entry(i);
+      if ((entry & qcow2_offset_mask) == 0 || (entry & qcow2_copied) == 0) continue;
+      const uint64_t cluster = (entry & qcow2_offset_mask) >> bits_;
+      auto count = writer_.refcount(lock_, container_, cluster);
+      if (!count) return propagate(count);
+      if (*count != 1) return contradiction(cluster, Qcow2Part::l2_table, *count);
+    }
+    return ok();
+  }
+
+  Status contradiction(uint64_t cluster, Qcow2Part part, uint64_t count) const {
+    return refuse(std::string(name_of(part)) + " at " + hex(cluster << bits_) + " has refcount " +
+                  std::to_string(count));
+  }
+
+  Qcow2Writer& writer_;
+  BlockDevice& container_;
+  unsigned bits_;
+  Lock lock_;
+  std::vector<std::pair<HostClusters, Qcow2Part>> added_;
+};
+
+Result<std::unique_ptr<Qcow2Writer>> Qcow2Writer::open(BlockDevice& container, const Qcow2Header& header, Qcow2Map& map,
+                                                       uint64_t tables_bytes_max) {
+  if (header.has(qcow2_dirty_bit)) return refuse("the image is marked dirty (incompatible bit 0)");
+  if (header.has(qcow2_corrupt_bit)) return refuse("the image is marked corrupt (incompatible bit 1)");
+  if (header.has(qcow2_data_file_bit)) return refuse("the data is in an external file");
+  if (map.l1_entries() < *qcow2_l1_entries_needed(header, header.size)) {
+    return refuse("the L1 table goes on behind the end of the container");
+  }
+  std::vector<be64> table((header.refcount_table_clusters << header.cluster_bits) / sizeof(be64));
+  if (Status s =
+          read_zero_padded(container, std::as_writable_bytes(std::span(table)), header.refcount_table_offset.bytes);
+      !s) {
+    return propagate(s, "refcount table");
+  }
+  std::unique_ptr<Qcow2Writer> writer(new Qcow2Writer(header, map, Qcow2Refcounts(header, table), tables_bytes_max));
+  if (Status s = Checks(*writer, container).run(header); !s) return propagate(s);
+  return writer;
+}
+
+/* Whoever writes in place, or frees, goes by these entries. */
+Status Qcow2Writer::check_slice(BlockDevice& container, const L2Place& place, const std::byte* slice) {
+  const uint32_t bit = uint32_t{1} << place.slice;
+  if ((checked_[place.l1_index].load(std::memory_order_acquire) & bit) != 0) return ok();
+  Lock lock(mutex_);
+  for (uint64_t i = 0; i < entries_per_slice(geometry()); ++i) {
+    if (Status s = check_entry(lock, container, slice, i); !s) return s;
+  }
+  checked_[place.l1_index].fetch_or(bit);
+  return ok();
+}
+
+HostClusters clusters_of(uint64_t word, const Qcow2Geometry& g) noexcept {
+  if ((word & qcow2_compressed) != 0) {
+    const Compressed stream = decode_compressed(word, g.cluster_bits);
+    const uint64_t first = stream.at.bytes >> g.cluster_bits;
+    const uint64_t last = (stream.at.bytes + stream.bytes_max - 1) >> g.cluster_bits;
+    return {first, last - first + 1};
+  }
+  if ((word & qcow2_offset_mask) == 0) return {};
+  return {(word & qcow2_offset_mask) >> g.cluster_bits, 1};
+}
+
+Status Qcow2Writer::check_entry(Lock& lock, BlockDevice& container, const std::byte* slice, uint64_t index) {
+  const Qcow2Geometry& g = geometry();
+  for (;;) {
+    const uint64_t word = load_l2_entry(slice, index, g).word;
+    const HostClusters clusters = clusters_of(word, g);
+    if (clusters.count == 0) return ok();
+    const std::string where = "the L2 entry " + hex(word) + " leads to ";
+    if ((clusters.first + clusters.count - 1) << cluster_bits_ >= container.size()) {
+      return give_up(where + "behind the end of the container");
+    }
+    if (const auto part = metadata_.find(clusters)) return give_up(where + "the " + name_of(*part));
+    bool waited = false;
+    for (uint64_t i = 0; i < clusters.count && !waited; ++i) {
+      const uint64_t block = refcounts_.block_of(clusters.first + i);
+      waited = !refcounts_.is_loaded(block);
+      if (waited) {
+        if (Status s = load_block(lock, container, block); !s) return s;
+        break;
+      }
+      const uint64_t count = refcounts_.get(clusters.first + i);
+      if (count == 0) return give_up(where + "a cluster of refcount 0");
+      if (count != 1 && (word & qcow2_copied) != 0) return give_up(where + "a cluster that others refer to as well");
+    }
+    if (!waited) return ok(); /* else it may have changed meanwhile */
+  }
+}
+
+} // namespace qluks
