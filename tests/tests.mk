@@ -55,13 +55,16 @@ qcow2_test_SOURCES = \
 	tests/support/memory_device.hpp \
 	tests/support/qcow2_image.hpp \
 	tests/support/streams.hpp \
+	tests/support/writable_device.hpp \
 	tests/unit/formats/text_test.cpp \
 	tests/unit/qcow2/cache_test.cpp \
 	tests/unit/qcow2/compressed_test.cpp \
 	tests/unit/qcow2/header_test.cpp \
 	tests/unit/qcow2/layer_test.cpp \
 	tests/unit/qcow2/map_test.cpp \
+	tests/unit/qcow2/refcounts_test.cpp \
 	tests/unit/qcow2/snapshot_test.cpp \
+	tests/unit/qcow2/write_test.cpp \
 	$(END)
 qcow2_test_CPPFLAGS = $(unit_cppflags)
 qcow2_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)
@@ -159,6 +162,7 @@ e2e_tests = \
 	tests/e2e/parameters_test.py \
 	tests/e2e/qcow2_features_test.py \
 	tests/e2e/qcow2_matrix_test.py \
+	tests/e2e/qcow2_write_test.py \
 	tests/e2e/secrets_test.py \
 	tests/e2e/serving_test.py \
 	tests/e2e/shutdown_test.py \
@@ -176,6 +180,11 @@ EXTRA_DIST += \
 check_PROGRAMS += dump_guest
 dump_guest_SOURCES = tests/support/dump_guest.cpp
 dump_guest_LDADD = libformats.la libsectorcrypto.la libbase.la
+
+# Writes one at random, and a model of it; QEMU then looks at both.
+check_PROGRAMS += write_guest
+write_guest_SOURCES = tests/support/write_guest.cpp
+write_guest_LDADD = libformats.la libsectorcrypto.la libbase.la
 
 # For nbdkit: a plugin that fails, and memory that does.  The rpath makes libtool build shared objects.
 check_LTLIBRARIES = faulty_plugin.la failing_new.la

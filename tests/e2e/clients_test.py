@@ -52,14 +52,17 @@ class TestCase(qluks.TestCase):
         """Read-only: what clients send at random would change the image."""
         return self.server("file", self.image(self.luks2), PASS, options=["-r", *options], **kwargs)
 
+    def read_only(self, *args):
+        return self.server("file", *args, options=["-r"])
+
     def servers(self):
         return (make() for make in self.makers())
 
     def makers(self):
         return [self.luks_server,
-                lambda: self.server("file", self.image(self.qcow2)),
-                lambda: self.server("file", self.image(self.qcow2, 3, 512)),
-                lambda: self.server("file", self.image(self.qcow2_luks), PASS)]
+                lambda: self.read_only(self.image(self.qcow2)),
+                lambda: self.read_only(self.image(self.qcow2, 3, 512)),
+                lambda: self.read_only(self.image(self.qcow2_luks), PASS)]
 
     def outlives(self, make_server, use):
         """The server lives after `use`, and ends as it should.  nbdkit 1.32 has a race of its own, with no filter as
@@ -153,7 +156,7 @@ class Requests(TestCase):
 
     def test_every_command_and_flag(self):
         """What a read-only export takes, and that nothing else is taken."""
-        for server in (self.luks_server(), self.server("file", self.image(self.qcow2))):
+        for server in (self.luks_server(), self.read_only(self.image(self.qcow2))):
             for command in (*range(12), 0x7fff, 0xffff):
                 for flags in (0, *(1 << bit for bit in range(16)), 0xffff):
                     self.ask_once(server, command, flags)
@@ -184,7 +187,7 @@ class Requests(TestCase):
             self.assertNotEqual(error, 0, (command, flags))
 
     def test_cache_of_any_range(self):
-        server = self.server("file", self.image(self.qcow2))
+        server = self.read_only(self.image(self.qcow2))
         with self.client(server) as client:
             size = client.go()
             for offset, length in self.ranges(size):

@@ -84,6 +84,17 @@ class Qcow2Image {
     if (shape_.extended_l2) put_u64(at + 8, bitmap);
   }
 
+  /* Count all clusters so far in one refcount block, and add free ones that hold noise.  Call it last. */
+  void make_writable(uint64_t free_clusters) {
+    const uint64_t block = add_cluster(0);
+    put_u64(cluster_size(), block);
+    for (uint64_t i = 0; i < bytes_.size() / cluster_size(); ++i) {
+      const be16 one = 1;
+      std::memcpy(&bytes_[block + 2 * i], &one, sizeof one);
+    }
+    for (uint64_t i = 0; i < free_clusters; ++i) add_cluster(0xa5);
+  }
+
   /* Append an extension where the list ends now; the first call must find nothing behind the header. */
   void add_extension(uint32_t magic, std::span<const std::byte> payload, std::optional<uint32_t> length = {}) {
     if (extensions_end_ == 0) extensions_end_ = header().header_length;

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""qcow2 images that are written: by random changes through the layers, and by clients of a real nbdkit.  Every one of them
+is checked by qemu-img, which also reads back what is in it."""
+
+import os
+import random
+
+import nbd
+import qluks
+
+SIZE = 3 * qluks.MIB + 512 * 3
+CLUSTER = 65536
+PASS = f"qluks-passphrase={qluks.SECRET}"
+
+
+class TestCase(qluks.TestCase):
+    def qemu(self, image, crypt=None):
+        """How QEMU's tools are told of the image."""
+        if crypt is None:
+            return ["-f", "qcow2", image]
+        opts = f"driver=qcow2,file.filename={image},encrypt.format={crypt},encrypt.key-secret=s"
+        return [*qluks.qemu_secret(), "--image-opts", opts]
+
+    def assert_clean(self, image, crypt=None):
+        done = qluks.run("qemu-img", "check", *self.qemu(image, crypt), check=False)
+        self.assertEqual(done.returncode, 0, (done.stdout + done.stderr).decode())
+
+    def content_of(self, image, crypt=None, *options):
+        raw = self.path("content.raw")
+        qluks.run("qemu-img", "convert", *options, *self.qemu(image, crypt), "-O", "raw", raw)
+        with open(raw, "rb") as f:
+            return f.read()
+
+    def read(self, path, length=-1):
+        with open(path, "rb") as f:
+            return f.read(length)
+
+    def give_room(self, image, bytes=16 * qluks.MIB):
+        os.truncate(image, os.path.getsize(image) + bytes)
+
+    def empty(self, *options, size=SIZE, name="image.qcow2"):
+        image = self.path(name)
+        opts = ["-o", ",".join(options)] if options else []
+        create = ["create", "-q", "-f", "qcow2", *opts, image, str(size)]
+        if any("encrypt" in o for o in options):
+            qluks.qemu_img_luks("create", *qluks.qemu_secret(), *create[1:])
+        else:
+            qluks.run("qemu-img", *create)
+        return image
+
+
+LUKS = ["encrypt.format=luks", "encrypt.key-secret=s", "encrypt.iter-time=10"]
+AES = ["encrypt.format=aes", "encrypt.key-secret=s"]
+
+
+class RandomChanges(TestCase):
+    """write_guest changes an image and a model; what QEMU says of the image must be the model."""
+
+    def change(self, image, crypt=None, backing=None, threads=1, operations=120, seed=None):
+        model = self.write("model.raw", self.content_of(image, crypt))
+        self.give_room(image)
+        seed = seed or random.randrange(1, 1 << 20)
+        args = ["--seed", seed, "--threads", threads, "--operations", operations]
+        if crypt:
+            args += ["--passphrase", qluks.SECRET]
+        if backing:
+            args += ["--backing", backing]
+        with self.subTest(seed=seed):
+            qluks.run(os.path.join(os.environ["QLUKS_BUILD"], "write_guest"), *args, image, model)
+            self.assert_clean(image, crypt)
+            with open(model, "rb") as f:
+                self.assert_same(self.content_of(image, crypt), f.read())
+
+    def test_versions_and_cluster_sizes(self):
+        for cluster in (512, 4096, 65536, 2 << 20):
+            for compat in ("0.10", "1.1"):
+                with self.subTest(cluster=cluster, compat=compat):
+                    self.change(self.empty(f"cluster_size={cluster}", f"compat={compat}"))
+
+    def test_refcount_widths(self):
+        for bits in (1, 2, 4, 8, 32, 64):
+            with self.subTest(bits=bits):
+                self.change(self.empty(f"refcount_bits={bits}", "cluster_size=4096"))
+
+    def test_encrypted(self):
+        for crypt, options in (("luks", LUKS), ("luks", ["cluster_size=512", *LUKS]), ("aes", AES),
+                               ("luks", ["cluster_size=2M", "extended_l2=on", *LUKS])):
+            with self.subTest(crypt=crypt, options=options):
+                self.change(self.empty(*options), crypt)
+
+    def test_extended_l2(self):
+        for options in (["extended_l2=on"], ["extended_l2=on", "cluster_size=16k"],
+                        ["extended_l2=on", "preallocation=metadata"]):
+            with self.subTest(options=options):
+                self.change(self.empty(*options))
+
+    def test_clusters_that_are_there(self):
+        content = qluks.source_bytes(SIZE)
+        for options in (["compat=1.1"], ["preallocation=metadata"], ["extended_l2=on"]):
+            with self.subTest(options=options):
+                image = self.qcow2("image.qcow2", content, 3, CLUSTER, *options)
+                qluks.run("qemu-io", "-c", "write -z 64k 640k", "-c", "write -zu 1M 1M", image)
+                self.change(image)
+
+    def test_compressed(self):
+        raw = self.write("source.raw", qluks.source_bytes(SIZE))
+        for options in (["cluster_size=4096"], ["cluster_size=65536"], ["extended_l2=on", "compression_type=zstd"]):
+            with self.subTest(options=options):
+                image = self.path("image.qcow2")
+                qluks.run("qemu-img", "convert", "-c", "-O", "qcow2", "-o", ",".join(options), raw, image)
+                self.change(image)
+
+    def test_backing_file_is_read_and_never_written(self):
+        content = qluks.source_bytes(2 * qluks.MIB)
+        backing = self.write("backing.raw", content)
+        for options in (["compat=0.10"], ["cluster_size=512"], ["compat=1.1"], ["extended_l2=on"]):
+            with self.subTest(options=options):
+                image = self.path("image.qcow2")
+                qluks.run("qemu-img", "create", "-f", "qcow2", "-o", ",".join(options), "-b", backing, "-F", "raw", image,
+                          str(SIZE))
+                self.change(image, backing=backing)
+                with open(backing, "rb") as f:
+                    self.assert_same(f.read(), content)
+
+    def test_snapshots_keep_what_they_have(self):
+        content = qluks.source_bytes(SIZE)
+        for options in (["cluster_size=512"], ["compat=1.1"], ["extended_l2=on"]):
+            with self.subTest(options=options):
+                image = self.qcow2("image.qcow2", content, 3, CLUSTER, *options)
+                qluks.run("qemu-img", "snapshot", "-c", "before", image)
+                self.change(image)
+                between = self.content_of(image)
+                qluks.run("qemu-img", "snapshot", "-c", "between", image)
+                self.change(image)
+                self.assert_same(self.content_of(image, None, "-l", "before"), content)
+                self.assert_same(self.content_of(image, None, "-l", "between"), between)
+                qluks.run("qemu-img", "snapshot", "-d", "before", image)
+                self.change(image)
+                qluks.run("qemu-img", "snapshot", "-a", "between", image)
+                self.assert_same(self.content_of(image), between)
+                self.assert_clean(image)
+
+    def test_threads(self):
+        for options, crypt in ((["cluster_size=4096"], None), (["compat=1.1"], None), (LUKS, "luks"),
+                               (["extended_l2=on"], None)):
+            with self.subTest(options=options):
+                self.change(self.empty(*options), crypt, threads=6, operations=60)
+
+    def test_refcount_table_that_must_grow(self):
+        image = self.empty("cluster_size=512", "refcount_bits=64", size=20 * qluks.MIB)
+        self.give_room(image, 16 * qluks.MIB)
+        self.change(image, operations=1500)
+
+
+class Serving(TestCase):
+    def serve(self, image, *args, **kwargs):
+        return self.server("file", image, *args, **kwargs)
+
+    def test_disk_copied_into_an_encrypted_image(self):
+        content = qluks.source_bytes(SIZE)
+        raw = self.write("source.raw", content)
+        for options, crypt, args in ((LUKS, "luks", [PASS]), ([], None, [])):
+            with self.subTest(crypt=crypt):
+                image = self.empty(*options)
+                self.give_room(image)
+                server = self.serve(image, *args)
+                qluks.run("nbdcopy", "--flush", raw, server.uri())
+                with server.connect() as h:
+                    self.assertTrue(h.can_multi_conn())
+                    self.assert_same(qluks.read_all(h), content)
+                server.stop()
+                self.assert_clean(image, crypt)
+                self.assert_same(self.content_of(image, crypt), content)
+
+    def test_what_was_not_flushed_is_written_when_the_client_goes(self):
+        image = self.empty()
+        self.give_room(image)
+        server = self.serve(image)
+        with server.connect() as h:
+            h.pwrite(b"x" * 4096, 70000)
+            h.trim(CLUSTER, 0)
+        server.stop()
+        self.assert_clean(image)
+        self.assert_same(self.content_of(image)[70000:74096], b"x" * 4096)
+
+    def test_no_room(self):
+        image = self.empty(size=16 * qluks.MIB)
+        room = 3 * CLUSTER
+        self.give_room(image, room)
+        server = self.serve(image)
+        with server.connect() as h:
+            h.pwrite(b"a" * CLUSTER, 0)
+            with self.assertRaises(nbd.Error) as error:
+                h.pwrite(b"b" * 8 * CLUSTER, CLUSTER)
+            self.assertEqual(error.exception.errno, "ENOSPC")
+            h.flush()
+            # What is freed can be used again.
+            h.trim(CLUSTER, 0)
+            h.pwrite(b"c" * CLUSTER, 10 * CLUSTER)
+            h.flush()
+        lines = server.lines("no room in the container")
+        self.assertRegex(lines[0], rf"it has {os.path.getsize(image)} bytes.*qluks-grow=FILE.*truncate -s \+SIZE")
+        server.stop()
+        self.assert_clean(image)
+        self.assert_same(self.content_of(image)[10 * CLUSTER:11 * CLUSTER], b"c" * CLUSTER)
+
+    def test_served_read_only_with_the_reason(self):
+        def patched(at, value):
+            image = self.qcow2("patched.qcow2", qluks.source_bytes(qluks.MIB))
+            with open(image, "r+b") as f:
+                f.seek(at)
+                f.write(value)
+            return image
+
+        content = qluks.source_bytes(qluks.MIB)
+        for at, value, why in ((79, b"\1", "dirty"), (48, (3 * CLUSTER).to_bytes(8, "big"), "overlaps|refcount"),
+                               (2 * CLUSTER, bytes(8), "header at 0x0 has refcount 0")):
+            with self.subTest(why=why):
+                server = self.serve(patched(at, value))
+                with server.connect() as h, server.connect() as other:
+                    self.assertTrue(h.is_read_only() and other.is_read_only())
+                    self.assert_same(qluks.read_all(h), content)
+                lines = server.lines("served read-only: qcow2: ")
+                self.assertEqual(len(lines), 1)
+                self.assertRegex(lines[0], why)
+                server.stop()
+
+    def test_contradiction_ends_writing(self):
+        """The L2 entry leads to the L1 table: found when it is first used."""
+        content = qluks.source_bytes(qluks.MIB)
+        image = self.qcow2("image.qcow2", content)
+        with open(image, "r+b") as f:
+            f.seek(40)
+            l1 = int.from_bytes(f.read(8), "big")
+            f.seek(l1)
+            l2 = int.from_bytes(f.read(8), "big") & ((1 << 56) - 1)
+            f.seek(l2 + 8 * 3)
+            f.write((l1 | 1 << 63).to_bytes(8, "big"))
+        before = self.read(image)
+        server = self.serve(image)
+        with server.connect() as h:
+            for _ in range(2):
+                with self.assertRaises(nbd.Error) as error:
+                    h.pwrite(b"x" * 512, 3 * CLUSTER)
+                self.assertEqual(error.exception.errno, "EIO")
+            self.assert_same(bytes(h.pread(CLUSTER, 0)), content[:CLUSTER])
+        self.assertEqual(len(server.lines("leads to the L1 table.*qemu-img check")), 1)
+        server.stop()
+        self.assert_same(self.read(image), before)
+
+    def test_autoclear_bits_go_before_the_first_change_and_the_rest_of_the_header_stays(self):
+        image = self.qcow2("image.qcow2", qluks.source_bytes(qluks.MIB))
+        with open(image, "r+b") as f:
+            f.seek(88)
+            f.write((1 << 40).to_bytes(8, "big"))
+            f.seek(0)
+            header = f.read(4096)
+        self.give_room(image)
+        server = self.serve(image)
+        with server.connect() as h:
+            self.assertEqual(self.read(image, 4096), header)
+            h.pwrite(b"x" * 512, 3 * CLUSTER)
+            now = self.read(image, 4096)
+        self.assertEqual(now, header[:88] + bytes(8) + header[96:])
+        server.stop()
+
+    def test_zeroes_and_trim(self):
+        image = self.qcow2("image.qcow2", b"\1" * SIZE)
+        server = self.serve(image)
+        with server.connect(extents=True) as h:
+            h.zero(4 * CLUSTER, CLUSTER)
+            h.zero(4 * CLUSTER, 8 * CLUSTER, nbd.CMD_FLAG_NO_HOLE)
+            h.trim(4 * CLUSTER + 100, 16 * CLUSTER - 50)
+            h.zero(2 * CLUSTER, 24 * CLUSTER, nbd.CMD_FLAG_FAST_ZERO)
+            with self.assertRaises(nbd.Error) as error:
+                h.zero(100, 30 * CLUSTER, nbd.CMD_FLAG_FAST_ZERO)
+            self.assertEqual(error.exception.errno, "ENOTSUP")
+            h.flush()
+        expected = bytearray(b"\1" * SIZE)
+        for first, count in ((1, 4), (8, 4), (16, 4), (24, 2)):
+            expected[first * CLUSTER:(first + count) * CLUSTER] = bytes(count * CLUSTER)
+        server.stop()
+        self.assert_clean(image)
+        self.assert_same(self.content_of(image), bytes(expected))
+
+
+if __name__ == "__main__":
+    qluks.main()

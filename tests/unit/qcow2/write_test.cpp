@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include <gtest/gtest.h>
+
+#include "formats/luks/keyring.hpp"
+#include "formats/qcow2/layer.hpp"
+#include "tests/support/qcow2_image.hpp"
+#include "tests/support/writable_device.hpp"
+
+namespace qluks {
+namespace {
+
+using test::Qcow2Image;
+using test::WritableDevice;
+using test::WriteCall;
+using Kind = WriteCall::Kind;
+
+constexpr uint64_t cluster = 65536;
+constexpr uint64_t l1_at = 2 * cluster;
+constexpr uint64_t first_free = 4 * cluster; /* behind header, refcount table, L1 table and refcount block */
+
+/* Flushes and writes fail from the moment when they are told to. */
+class Storage : public WritableDevice {
+ public:
+  using WritableDevice::WritableDevice;
+
+  Status write(std::span<const std::byte> src, uint64_t offset, Fua fua) override {
+    return fails ? fail(Errc::io, "injected failure", EIO) : WritableDevice::write(src, offset, fua);
+  }
+  Status flush() override { return fails ? fail(Errc::io, "injected failure", EIO) : WritableDevice::flush(); }
+
+  size_t count(Kind kind) const {
+    return static_cast<size_t>(
+        std::count_if(calls.begin(), calls.end(), [&](const WriteCall& c) { return c.kind == kind; }));
+  }
+
+  bool fails = false;
+};
+
+class Qcow2Write : public testing::Test {
+ protected:
+  Qcow2Write() : Qcow2Write(40) {}
+  explicit Qcow2Write(uint64_t free_clusters) : storage(empty(free_clusters)) { open(); }
+
+  static std::vector<std::byte> empty(uint64_t free_clusters) {
+    Qcow2Image image({.size = 64 * cluster});
+    image.make_writable(free_clusters);
+    return image.bytes();
+  }
+
+  void open() {
+    disk.reset();
+    Keyring keyring;
+    auto opened = open_qcow2(storage, keyring, {});
+    ASSERT_TRUE(opened);
+    ASSERT_EQ((*opened)->why_read_only(), "");
+    format = std::move(*opened);
+    disk = format->stack_on(storage);
+    storage.calls.clear();
+  }
+
+  static std::vector<std::byte> filled(size_t length, uint8_t fill) { return std::vector(length, std::byte{fill}); }
+
+  void write(uint64_t offset, size_t length, uint8_t fill, Fua fua = Fua::no) {
+    ASSERT_TRUE(disk->write(filled(length, fill), offset, fua));
+  }
+
+  std::vector<std::byte> read(uint64_t offset, size_t length) {
+    std::vector<std::byte> bytes(length);
+    EXPECT_TRUE(disk->read(bytes, offset));
+    return bytes;
+  }
+
+  Storage storage;
+  std::unique_ptr<Qcow2Format> format;
+  std::unique_ptr<BlockDevice> disk;
+};
+
+TEST_F(Qcow2Write, CopyCostsOneWriteForEachRequest) {
+  for (uint64_t i = 0; i < 16; ++i) write(i * 2 * cluster, 2 * cluster, static_cast<uint8_t>(i + 1));
+  ASSERT_EQ(storage.calls.size(), 16U);
+  for (uint64_t i = 0; i < 16; ++i) EXPECT_EQ(storage.calls[i].length, 2 * cluster);
+  EXPECT_EQ(read(31 * cluster, cluster), filled(cluster, 16));
+}
+
+TEST_F(Qcow2Write, FlushIsTwoAfterAllocatingAndOneElse) {
+  write(0, cluster, 1);
+  ASSERT_TRUE(disk->flush());
+  EXPECT_EQ(storage.count(Kind::flush), 2U);
+  storage.calls.clear();
+  write(100, 5000, 2);
+  ASSERT_TRUE(disk->flush());
+  EXPECT_EQ(storage.count(Kind::write), 1U);
+  EXPECT_EQ(storage.count(Kind::flush), 1U);
+  storage.calls.clear();
+  ASSERT_TRUE(disk->zero(0, cluster, ZeroMode::may_trim, Fua::no));
+  ASSERT_TRUE(disk->flush());
+  EXPECT_EQ(storage.count(Kind::flush), 1U); /* the entry leads nowhere new */
+}
+
+/* Data, refcounts and the new L2 table, flush, L1 entry, flush. */
+TEST_F(Qcow2Write, NothingStableLeadsToWhatIsNot) {
+  write(0, cluster, 1);
+  ASSERT_TRUE(disk->flush());
+  const auto& calls = storage.calls;
+  ASSERT_GE(calls.size(), 5U);
+  size_t first_flush = 0;
+  while (calls[first_flush].kind != Kind::flush) ++first_flush;
+  const auto writes = [&](size_t from, size_t to, uint64_t at) {
+    return std::any_of(calls.begin() + static_cast<ptrdiff_t>(from), calls.begin() + static_cast<ptrdiff_t>(to),
+                       [&](const WriteCall& c) { return c.kind == Kind::write && c.offset / cluster == at / cluster; });
+  };
+  EXPECT_TRUE(writes(0, first_flush, 3 * cluster));          /* refcount block */
+  EXPECT_TRUE(writes(0, first_flush, first_free));           /* the L2 table */
+  EXPECT_TRUE(writes(0, first_flush, first_free + cluster)); /* the data */
+  EXPECT_FALSE(writes(0, first_flush, l1_at));
+  EXPECT_TRUE(writes(first_flush, calls.size(), l1_at));
+  EXPECT_EQ(calls.back().kind, Kind::flush);
+}
+
+TEST_F(Qcow2Write, RestOfANewClusterIsZeroesWhateverLiesThere) {
+  write(5 * cluster + 1000, 10, 7);
+  auto expected = filled(cluster, 0);
+  std::fill_n(expected.begin() + 1000, 10, std::byte{7});
+  EXPECT_EQ(read(5 * cluster, cluster), expected);
+  ASSERT_TRUE(disk->flush());
+  open();
+  EXPECT_EQ(read(5 * cluster, cluster), expected);
+}
+
+TEST_F(Qcow2Write, FuaGoesDownWhenTheTablesAreStable) {
+  write(0, 512, 1, Fua::yes);
+  EXPECT_EQ(storage.count(Kind::flush), 2U);
+  storage.calls.clear();
+  write(0, 512, 2, Fua::yes);
+  ASSERT_EQ(storage.calls.size(), 1U);
+  EXPECT_EQ(storage.calls[0].fua, Fua::yes);
+  write(cluster, 512, 3);
+  storage.calls.clear();
+  write(cluster, 512, 4, Fua::yes); /* its L2 entry is not stable yet */
+  EXPECT_GE(storage.count(Kind::flush), 1U);
+}
+
+TEST_F(Qcow2Write, FreedClusterIsUsedAgainOnlyWhenItsReleaseIsStable) {
+  write(0, cluster, 1);
+  ASSERT_TRUE(disk->flush());
+  const uint64_t data = first_free + cluster;
+  ASSERT_TRUE(disk->trim(0, cluster, Fua::no));
+  storage.calls.clear();
+  write(cluster, cluster, 2);
+  EXPECT_EQ(storage.calls[0].offset, data + cluster);
+  ASSERT_TRUE(disk->flush());
+  EXPECT_EQ(storage.count(Kind::trim), 1U);
+  storage.calls.clear();
+  write(2 * cluster, cluster, 3);
+  EXPECT_EQ(storage.calls[0].offset, data);
+  EXPECT_EQ(read(0, cluster), filled(cluster, 0));
+}
+
+TEST_F(Qcow2Write, FailedWriteChangesNothing) {
+  storage.fails = true;
+  EXPECT_FALSE(disk->write(filled(cluster, 1), 0, Fua::no));
+  storage.fails = false;
+  EXPECT_EQ(read(0, cluster), filled(cluster, 0));
+  write(0, cluster, 2);
+  EXPECT_EQ(storage.calls[0].offset, first_free + cluster); /* given back, and taken again */
+}
+
+TEST_F(Qcow2Write, FailedWriteBackEndsWritingAndNotReading) {
+  write(0, cluster, 1);
+  storage.fails = true;
+  EXPECT_FALSE(disk->flush());
+  storage.fails = false;
+  const Status written = disk->write(filled(cluster, 1), cluster, Fua::no);
+  ASSERT_FALSE(written);
+  EXPECT_EQ(written.error().sys, EIO);
+  EXPECT_FALSE(disk->flush());
+  EXPECT_EQ(read(0, cluster), filled(cluster, 1));
+  EXPECT_EQ(storage.bytes[l1_at + 6], std::byte{0});
+}
+
+TEST_F(Qcow2Write, ClientsBufferIsLeftAlone) {
+  auto bytes = filled(3 * cluster, 5);
+  ASSERT_TRUE(disk->write(bytes, 777, Fua::no));
+  EXPECT_EQ(bytes, filled(3 * cluster, 5));
+}
+
+class Qcow2NoRoom : public Qcow2Write {
+ protected:
+  Qcow2NoRoom() : Qcow2Write(3) {} /* one of them is for the L2 table */
+};
+
+TEST_F(Qcow2NoRoom, SaysSoAndStaysClean) {
+  write(0, 2 * cluster, 1);
+  const Status s = disk->write(filled(cluster, 2), 8 * cluster, Fua::no);
+  ASSERT_FALSE(s);
+  EXPECT_EQ(s.error().sys, ENOSPC);
+  EXPECT_NE(s.error().what.find("qluks-grow="), std::string::npos);
+  ASSERT_TRUE(disk->trim(0, cluster, Fua::no));
+  write(8 * cluster, cluster, 3); /* flushes, and takes what was freed */
+  EXPECT_EQ(read(8 * cluster, cluster), filled(cluster, 3));
+  EXPECT_EQ(read(cluster, cluster), filled(cluster, 1));
+}
+
+TEST(Qcow2ReadOnly, OnlyOneConnectionWritesWhereTheyDoNotSeeEachOther) {
+  Qcow2Image image({.size = 64 * cluster});
+  image.make_writable(8);
+  Storage storage(image.bytes());
+  storage.abilities.multi_conn = false;
+  Keyring keyring;
+  const auto format = open_qcow2(storage, keyring, {});
+  ASSERT_TRUE(format);
+  auto first = (*format)->stack_on(storage);
+  EXPECT_TRUE(first->write_abilities().write);
+  EXPECT_FALSE((*format)->stack_on(storage)->write_abilities().write);
+  first.reset();
+  EXPECT_TRUE((*format)->stack_on(storage)->write_abilities().write);
+}
+
+} // namespace
+} // namespace qluks
