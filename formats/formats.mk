@@ -30,6 +30,15 @@ libformats_la_SOURCES = \
 	formats/luks/luks2_ondisk.hpp \
 	formats/luks/text.cpp \
 	formats/luks/text.hpp \
+	formats/partition/gpt.cpp \
+	formats/partition/gpt.hpp \
+	formats/partition/layer.cpp \
+	formats/partition/layer.hpp \
+	formats/partition/mbr.cpp \
+	formats/partition/mbr.hpp \
+	formats/partition/ondisk.hpp \
+	formats/partition/table.cpp \
+	formats/partition/table.hpp \
 	formats/qcow2/cache.cpp \
 	formats/qcow2/cache.hpp \
 	formats/qcow2/change.cpp \

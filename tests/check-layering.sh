@@ -16,7 +16,9 @@ forbid base    '(crypto|formats|plugin)/' 'base/ includes only itself'
 forbid crypto  '(formats|plugin)/'        'crypto/ includes only base/ and itself'
 forbid formats 'plugin/'                  'formats/ includes only crypto/, base/ and itself'
 # Wings of a folder: the formats do not know each other.  One door: the LUKS header inside of a qcow2.
-forbid formats/luks  'formats/qcow2/'     'formats/luks/ does not know qcow2'
+forbid formats/luks  'formats/(partition|qcow2)/' 'formats/luks/ does not know qcow2 nor partitions'
+forbid formats/partition '(crypto/|formats/(luks|qcow2)/)' 'formats/partition/ knows neither LUKS nor qcow2 nor ciphers'
+forbid formats/qcow2 'formats/partition/' 'formats/qcow2/ does not know partitions'
 forbid formats/qcow2 'formats/luks/'      'formats/qcow2/ knows LUKS in crypt.hpp and crypt.cpp only' \
     '^formats/qcow2/crypt\.(cpp|hpp):'
 forbid crypto/kdf    'crypto/aes/'        'crypto/kdf/ does not know the AES kernels'

@@ -40,10 +40,15 @@ std::vector<std::byte> luks_fingerprint(std::span<const Bytes> pieces) {
   return digest;
 }
 
-Result<bool> probe_luks(BlockDevice& device) {
+Result<bool> starts_as_luks(BlockDevice& device) {
   const auto start = read_start(device);
   if (!start) return tl::unexpected(start.error());
-  if (start->magic == luks_magic) return true;
+  return start->magic == luks_magic;
+}
+
+Result<bool> probe_luks(BlockDevice& device) {
+  const auto magic = starts_as_luks(device);
+  if (!magic || *magic) return magic;
   return probe_luks2_secondary(device);
 }
 

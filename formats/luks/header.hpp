@@ -95,6 +95,9 @@ std::vector<std::byte> luks_fingerprint(std::span<const Bytes> pieces);
 /* Does the device start with a LUKS magic, or (LUKS2) hold a secondary header where one may be? */
 Result<bool> probe_luks(BlockDevice& device);
 
+/* Does the device start with a LUKS magic?  One small read. */
+Result<bool> starts_as_luks(BlockDevice& device);
+
 /* Read and validate the header at the start of `device`.  LUKS2: both copies are read, the newer valid one is used,
  * nothing is repaired.  The error names the field, its value and the limit. */
 Result<LuksHeader> read_luks_header(BlockDevice& device, HeaderPlace place);

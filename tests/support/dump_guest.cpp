@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* dump_guest [OPTION…] IMAGE: writes the guest disk of a qcow2, or the payload of a LUKS volume, to standard output.
+/* dump_guest [OPTION…] IMAGE: writes the guest disk of a qcow2, the payload of a LUKS volume or a partition to standard
+ * output.
  *
  *      --map               its extents instead, one a line: offset, length, flags
  *      --bytes N           no more than the first N bytes
  *      --peak              the most memory that it had, on standard error
  *      --luks              the image is a LUKS volume
+ *      --partition N       the image is a disk with a partition table: this partition of it
  *      --passphrase TEXT   tried on each encrypted image; may be repeated
  *      --snapshot NAME     an internal snapshot
  *      --data-file FILE    the external data file
@@ -27,6 +29,7 @@
 #include "base/log.hpp"
 #include "formats/luks/keyring.hpp"
 #include "formats/luks/layer.hpp"
+#include "formats/partition/layer.hpp"
 #include "formats/qcow2/layer.hpp"
 
 using namespace qluks;
@@ -37,6 +40,7 @@ struct Arguments {
   bool map = false;
   bool luks = false;
   bool peak = false;
+  uint32_t partition = 0;
   uint64_t bytes = UINT64_MAX;
   std::vector<std::string> passphrases;
   std::string snapshot;
@@ -48,6 +52,7 @@ struct Arguments {
 std::optional<Arguments> parse(int argc, char** argv) {
   static const option known[] = {{"map", no_argument, nullptr, 'm'},
                                  {"luks", no_argument, nullptr, 'l'},
+                                 {"partition", required_argument, nullptr, 't'},
                                  {"peak", no_argument, nullptr, 'k'},
                                  {"bytes", required_argument, nullptr, 'n'},
                                  {"passphrase", required_argument, nullptr, 'p'},
@@ -60,6 +65,7 @@ std::optional<Arguments> parse(int argc, char** argv) {
     if (c == 'm') arguments.map = true;
     if (c == 'l') arguments.luks = true;
     if (c == 'k') arguments.peak = true;
+    if (c == 't') arguments.partition = static_cast<uint32_t>(std::stoul(optarg));
     if (c == 'n') arguments.bytes = std::stoull(optarg);
     if (c == 'p') arguments.passphrases.push_back(optarg);
     if (c == 's') arguments.snapshot = optarg;
@@ -104,6 +110,12 @@ Result<Device> open_volume(const std::string& path, Keyring& keyring) {
   auto file = open_file(path);
   if (!file) return propagate(file);
   return stack(path, *file, open_luks(**file, keyring));
+}
+
+Result<Device> open_part(const std::string& path, uint32_t number) {
+  auto file = open_file(path);
+  if (!file) return propagate(file);
+  return stack(path, *file, open_partition(**file, number));
 }
 
 /* The nearest backing file on those behind it; null if there is none. */
@@ -163,7 +175,9 @@ Status run(const Arguments& arguments) {
     if (!data_file) return propagate(data_file);
     options.data_file = *data_file;
   }
-  auto disk = arguments.luks ? open_volume(arguments.image, keyring) : open_disk(arguments.image, keyring, options);
+  auto disk = arguments.partition != 0 ? open_part(arguments.image, arguments.partition)
+              : arguments.luks         ? open_volume(arguments.image, keyring)
+                                       : open_disk(arguments.image, keyring, options);
   if (!disk) return propagate(disk);
   return arguments.map ? write_map(**disk) : write_bytes(**disk, std::min((*disk)->size(), arguments.bytes));
 }
