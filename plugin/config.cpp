@@ -114,8 +114,9 @@ const char* Config::help() {
          "qluks-backing-dir=<DIRECTORY> Follow names in images inside of this directory.\n"
          "qluks-data-file=<SOURCE>      External data file of the qcow2.\n"
          "qluks-snapshot=<NAME>|<ID>    Serve this internal snapshot of the qcow2.\n"
-         "qluks-layers=auto|qcow2|luks|qcow2,luks|luks,qcow2|raw\n"
-         "                              Layers from the stored bytes upward (default: auto).\n"
+         "qluks-layers=auto|raw|<LAYER>,<LAYER>,...\n"
+         "                              Layers from the stored bytes upward, each qcow2, luks or\n"
+         "                              partition:<N> (default: auto).\n"
          "qluks-kdf-memory=<SIZE>       Most memory that unlocking may take (default: 2G).\n"
          "qluks-kdf-time=<SECONDS>      Most time that unlocking may take (default: 60).\n"
          "qluks-cache-size=<SIZE>       Memory for the tables of qcow2 images (default: 64M).\n"
@@ -246,23 +247,10 @@ Status Config::set_backing_dir(const char* value) {
 }
 
 Status Config::set_layers(const char* value) {
-  static const std::pair<std::string_view, std::optional<LayerList>> choices[] = {
-      {"auto", std::nullopt},
-      {"raw", LayerList{}},
-      {"qcow2", LayerList{LayerKind::qcow2}},
-      {"luks", LayerList{LayerKind::luks}},
-      {"qcow2,luks", LayerList{LayerKind::qcow2, LayerKind::luks}},
-      {"luks,qcow2", LayerList{LayerKind::luks, LayerKind::qcow2}},
-  };
-  std::string known;
-  for (const auto& [name, list] : choices) {
-    if (name == value) {
-      layers = list;
-      return ok();
-    }
-    known += (known.empty() ? "" : " or ") + std::string(name);
-  }
-  return usage_error("qluks-layers=" + std::string(value) + " is not known: it is " + known);
+  auto list = parse_layers(value);
+  if (!list) return propagate(list);
+  layers = std::move(*list);
+  return ok();
 }
 
 Status Config::set_discard(const char* value) {
@@ -278,15 +266,18 @@ Status Config::set_engine(const char* value) {
   return s;
 }
 
-/* A parameter for a layer that qluks-layers leaves out is a mistake. */
+/* A parameter for a layer that qluks-layers leaves out is a mistake.  With several qcow2 layers the lowest one is
+ * meant, whose names and snapshots are not chosen by a guest; of several LUKS layers any could be. */
 Status Config::check_layers() const {
-  const auto lacks = [&](LayerKind kind) {
-    return layers && std::find(layers->begin(), layers->end(), kind) == layers->end();
-  };
-  if (!header.empty() && lacks(LayerKind::luks)) {
+  const auto luks_layers = layers ? count_layers(*layers, LayerKind::luks) : 1;
+  if (!header.empty() && luks_layers == 0) {
     return usage_error("qluks-header is given, but qluks-layers has no luks layer that it could be for");
   }
-  if ((names_files() || !snapshot.empty()) && lacks(LayerKind::qcow2)) {
+  if (!header.empty() && luks_layers > 1) {
+    return usage_error("qluks-header is given, but qluks-layers has " + std::to_string(luks_layers) +
+                       " luks layers, and only one can have its header elsewhere");
+  }
+  if ((names_files() || !snapshot.empty()) && layers && count_layers(*layers, LayerKind::qcow2) == 0) {
     return usage_error("a backing file, data file or snapshot is given, but qluks-layers has no qcow2 layer");
   }
   if (!backing.empty() && !backing_dir.empty()) {

@@ -14,13 +14,9 @@
 #include "base/secure_buffer.hpp"
 #include "formats/luks/keyring.hpp"
 #include "plugin/key_file.hpp"
+#include "plugin/layer_list.hpp"
 
 namespace qluks {
-
-enum class LayerKind : uint8_t { qcow2, luks };
-
-/* What `qluks-layers` says: the layers from the stored bytes upward; empty is "raw". */
-using LayerList = std::vector<LayerKind>;
 
 /* What a backing file is. */
 enum class StoredAs : uint8_t { raw, qcow2, luks };

@@ -25,6 +25,10 @@ Status Connection::prepare(nbdkit_next* next, ImageRegistry& registry, const Ima
   if (!device) return propagate(device);
   auto image = registry.get(key_, [&] { return Image::open(**device, options, key_.read_only); });
   if (!image) return propagate(image);
+  if (!(*image)->hint().empty()) {
+    const std::string line = "export " + in_quotes(key_.name) + ": " + (*image)->hint();
+    if (registry.is_news(line)) log_warning(line);
+  }
   next_ = std::move(*device);
   image_ = std::move(*image);
   stack_.emplace(image_->stack_on(*next_));

@@ -31,12 +31,17 @@ struct Server {
   std::unique_ptr<DetachedHeader> detached_header;
   std::shared_ptr<Qcow2Cache> cache;
   ImageRegistry images;
+  /* nbdkit loads one file once, so that several of us in one chain meet here. */
+  unsigned instances = 1;
+  std::string partition = "N"; /* what the partition filter between them was told */
 
   ImageOptions image_options() {
     return {.config = config, .detached_header = detached_header.get(), .cache = cache, .sources = sources};
   }
   Status open_detached_header();
   Status open_sources();
+  Status check_chain() const;
+  Status complete();
   Status get_ready();
 };
 
@@ -58,6 +63,22 @@ Status Server::open_sources() {
   if (config.data_file.empty()) return ok();
   if (Status s = sources.prepare(config.data_file); !s) return propagate(s, "qluks-data-file");
   return ok();
+}
+
+/* Both would be given every parameter, and wait for each other's images. */
+Status Server::check_chain() const {
+  if (instances == 1) return ok();
+  return fail(Errc::invalid_format,
+              "the qluks filter stands " + std::to_string(instances) +
+                  " times in the chain, but stacks all layers by itself: give --filter=qluks once, without "
+                  "--filter=partition, and say qluks-layers=qcow2,partition:" +
+                  partition + ",luks (the layers from the stored bytes upward)",
+              EINVAL);
+}
+
+Status Server::complete() {
+  if (Status s = check_chain(); !s) return s;
+  return config.complete();
 }
 
 Status Server::get_ready() {
@@ -85,7 +106,11 @@ void run_or_exit(const char* callback, Body&& body) noexcept {
 void load() {
   set_log_sink(log_to_nbdkit);
   run_or_exit("load", [] {
-    server = new Server;
+    if (server != nullptr) {
+      ++server->instances;
+    } else {
+      server = new Server;
+    }
     return ok();
   });
 }
@@ -95,13 +120,21 @@ void unload() {
   server = nullptr;
 }
 
+Status note_partition(const char* number) {
+  server->partition = number;
+  return ok();
+}
+
 int config(nbdkit_next_config* next, nbdkit_backend* nxdata, const char* key, const char* value) {
-  if (!Config::owns(key)) return next(nxdata, key, value);
+  if (!Config::owns(key)) {
+    if (std::string_view(key) == "partition") run_or_exit("config", [&] { return note_partition(value); });
+    return next(nxdata, key, value);
+  }
   return guard_control("config", [&] { return server->config.set(key, value); });
 }
 
 int config_complete(nbdkit_next_config_complete* next, nbdkit_backend* nxdata) {
-  if (guard_control("config_complete", [] { return server->config.complete(); }) != 0) return -1;
+  if (guard_control("config_complete", [] { return server->complete(); }) != 0) return -1;
   return next(nxdata);
 }
 
@@ -125,7 +158,7 @@ Status print_capabilities() {
   std::string hashes;
   for (const auto& hash : hash_algorithms()) hashes += (hashes.empty() ? "" : ",") + std::string(hash.name);
   std::printf("qluks_version=%s\n", PACKAGE_VERSION);
-  std::printf("qluks_formats=qcow2,luks1,luks2\n");
+  std::printf("qluks_formats=qcow2,luks1,luks2,gpt,mbr\n");
   std::printf("qluks_compression=zlib,zstd\n");
   std::printf("qluks_ciphers=%s\n", served_ciphers().c_str());
   std::printf("qluks_hashes=%s\n", hashes.c_str());

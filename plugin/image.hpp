@@ -18,40 +18,15 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "base/block_device.hpp"
 #include "base/range_lock.hpp"
-#include "formats/format.hpp"
-#include "formats/luks/keyring.hpp"
-#include "formats/luks/layer.hpp"
-#include "formats/qcow2/cache.hpp"
-#include "plugin/config.hpp"
-#include "plugin/sources.hpp"
+#include "plugin/opener.hpp"
 
 namespace qluks {
-
-/* One connection's layers over its own way down. */
-class Stack {
- public:
-  explicit Stack(BlockDevice& bottom) : top_(&bottom) {}
-
-  BlockDevice& top() const noexcept { return *top_; }
-  void push(Format& format);
-
- private:
-  std::vector<std::unique_ptr<BlockDevice>> layers_;
-  BlockDevice* top_;
-};
-
-/* What is the same for every image of this server. */
-struct ImageOptions {
-  Config& config;
-  const DetachedHeader* detached_header; /* null: none was given */
-  std::shared_ptr<Qcow2Cache> cache;
-  Sources& sources;
-};
 
 /* After a flush that failed, nobody knows which of the bytes that were acknowledged are stable, and the storage may
  * well say yes to the next one (Linux forgets what it could not write).  So no later flush of the image succeeds. */
@@ -91,12 +66,16 @@ class Image {
   /* Why it is served read-only although the plugin could write; empty: it is not. */
   std::string why_read_only() const;
 
+  /* What the user may have meant instead, for the operator; empty: nothing. */
+  const std::string& hint() const noexcept { return layers_.hint; }
+
   /* What the writes of all connections share. */
   WriteState& writes() const noexcept { return writes_; }
 
  private:
-  class Opener;
-  std::vector<std::unique_ptr<Format>> formats_; /* from the stored bytes upward */
+  explicit Image(OpenedLayers layers) : layers_(std::move(layers)) {}
+
+  OpenedLayers layers_;
   mutable WriteState writes_;
 };
 
@@ -116,6 +95,9 @@ class ImageRegistry {
    * caller tries again. */
   Result<std::shared_ptr<const Image>> get(const ExportKey& key, const OpenFn& open);
 
+  /* Has this line not been said before?  Clients come and go, and open their images anew. */
+  bool is_news(const std::string& line);
+
  private:
   struct Slot {
     std::mutex mutex; /* held while opening */
@@ -125,6 +107,7 @@ class ImageRegistry {
 
   std::mutex mutex_;
   std::map<ExportKey, std::weak_ptr<Slot>> slots_;
+  std::set<std::string> said_;
 };
 
 } // namespace qluks

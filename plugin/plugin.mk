@@ -16,14 +16,20 @@ nbdkit_qluks_filter_la_SOURCES = \
 	plugin/key_command.hpp \
 	plugin/key_file.cpp \
 	plugin/key_file.hpp \
+	plugin/layer_list.cpp \
+	plugin/layer_list.hpp \
+	plugin/luks_partitions.cpp \
+	plugin/luks_partitions.hpp \
 	plugin/nbd_device.cpp \
 	plugin/nbd_device.hpp \
 	plugin/next_device.cpp \
 	plugin/next_device.hpp \
-	plugin/shutdown_check.cpp \
-	plugin/shutdown_check.hpp \
+	plugin/opener.cpp \
+	plugin/opener.hpp \
 	plugin/passphrase.cpp \
 	plugin/passphrase.hpp \
+	plugin/shutdown_check.cpp \
+	plugin/shutdown_check.hpp \
 	plugin/sources.cpp \
 	plugin/sources.hpp \
 	$(END)

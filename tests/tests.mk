@@ -50,6 +50,18 @@ luks_test_SOURCES = \
 luks_test_CPPFLAGS = $(unit_cppflags)
 luks_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS)
 TESTS += luks_test
+check_PROGRAMS += partition_test
+partition_test_SOURCES = \
+	tests/support/memory_device.hpp \
+	tests/support/partition_builder.hpp \
+	tests/support/writable_device.hpp \
+	tests/unit/partition/gpt_test.cpp \
+	tests/unit/partition/layer_test.cpp \
+	tests/unit/partition/mbr_test.cpp \
+	$(END)
+partition_test_CPPFLAGS = $(unit_cppflags)
+partition_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS)
+TESTS += partition_test
 check_PROGRAMS += qcow2_test
 qcow2_test_SOURCES = \
 	tests/support/memory_device.hpp \
@@ -160,6 +172,7 @@ e2e_tests = \
 	tests/e2e/luks_matrix_test.py \
 	tests/e2e/luks_write_test.py \
 	tests/e2e/parameters_test.py \
+	tests/e2e/partitions_test.py \
 	tests/e2e/qcow2_features_test.py \
 	tests/e2e/qcow2_matrix_test.py \
 	tests/e2e/qcow2_write_test.py \
@@ -197,7 +210,10 @@ faults_tests = tests/faults/nbdkit_test.py
 TESTS += $(faults_tests)
 EXTRA_DIST += $(faults_tests)
 
-conformance_tests = tests/conformance/qcow2_images_test.py tests/conformance/qcow2_malformed_test.py
+conformance_tests = \
+	tests/conformance/qcow2_images_test.py \
+	tests/conformance/qcow2_malformed_test.py \
+	$(END)
 TESTS += $(conformance_tests)
 EXTRA_DIST += $(conformance_tests)
 

@@ -29,8 +29,14 @@ class Refused(qluks.TestCase):
         self.assert_refused("unknown parameter qluks-headers: the nearest is qluks-header", "qluks-headers=x")
 
     def test_values_that_cannot_be(self):
-        self.assert_refused("qluks-layers=qcow3 is not known: it is auto or raw or qcow2 or luks or qcow2,luks or "
-                            "luks,qcow2", "qluks-layers=qcow3")
+        for value, why in (("qcow3", '"qcow3" is not known: it is auto, raw, or up to 8 of qcow2, luks and partition:N'),
+                           ("luks,", '"" is not known: it is auto, raw, or up to 8 of qcow2, luks and partition:N'),
+                           ("qcow2,raw", "raw stands alone"), ("auto,luks", "auto stands alone"),
+                           ("partition:0", '"0" is no partition number, which are 1 to 8192'),
+                           ("partition:2x", '"2x" is no partition number, which are 1 to 8192'),
+                           ("partition:8193,luks", '"8193" is no partition number, which are 1 to 8192'),
+                           (",".join(["luks"] * 9), "it has more than 8 layers")):
+            self.assert_refused(f"qluks-layers={value}: {why}", f"qluks-layers={value}")
         self.assert_refused("qluks-key-slot=32: key slots are 0 to 31", "qluks-key-slot=32")
         self.assert_refused("qluks-key-file-offset must follow the qluks-key-file that it is for",
                             "qluks-key-file-offset=1")
@@ -38,6 +44,10 @@ class Refused(qluks.TestCase):
                             "qluks-passphrase=x", "qluks-key-file-size=1")
         self.assert_refused("qluks-header is given, but qluks-layers has no luks layer that it could be for",
                             f"qluks-header={self.write('h', b'x')}", "qluks-layers=qcow2")
+        self.assert_refused("qluks-header is given, but qluks-layers has 2 luks layers, and only one can have its header "
+                            "elsewhere", f"qluks-header={self.write('h', b'x')}", "qluks-layers=luks,luks")
+        self.assert_refused("a backing file, data file or snapshot is given, but qluks-layers has no qcow2 layer",
+                            "qluks-snapshot=x", "qluks-layers=partition:1,luks")
         self.assert_refused("could not decipher boolean (maybe)", "qluks-discard=maybe")
         self.assertRegex(self.refusal("memory", "1M", "qluks-engine=fast")[0],
                          r"^qluks-engine: .*fast.*\bnettle\b")

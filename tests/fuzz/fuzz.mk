@@ -58,7 +58,10 @@ fuzz_parameters_SOURCES = tests/fuzz/fuzz_parameters.cpp $(fuzz_image) \
 	plugin/config.cpp \
 	plugin/image.cpp \
 	plugin/key_file.cpp \
+	plugin/layer_list.cpp \
+	plugin/luks_partitions.cpp \
 	plugin/nbd_device.cpp \
+	plugin/opener.cpp \
 	$(END)
 fuzz_parameters_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS) $(LIBNBD_CFLAGS)
 fuzz_parameters_LDADD = $(fuzz_libs) $(LIBNBD_LIBS)
