@@ -211,6 +211,7 @@ TESTS += $(faults_tests)
 EXTRA_DIST += $(faults_tests)
 
 conformance_tests = \
+	tests/conformance/partition_malformed_test.py \
 	tests/conformance/qcow2_images_test.py \
 	tests/conformance/qcow2_malformed_test.py \
 	$(END)

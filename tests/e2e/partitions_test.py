@@ -254,12 +254,15 @@ class Layers(TestCase):
 
     def test_writes_go_through(self):
         disk = self.in_partition(self.luks2("volume", self.content))
-        server = self.server("file", disk, PASS, "qluks-layers=partition:3,luks")
-        with server.connect() as h:
-            h.pwrite(b"x" * 1000, 12345, qluks.nbd.CMD_FLAG_FUA)
-        server.stop()
-        self.assert_serves(self.content[:12345] + b"x" * 1000 + self.content[13345:], "file", disk, PASS,
-                           "qluks-layers=partition:3,luks")
+        changed = self.content[:12345] + b"x" * 1000 + self.content[13345:]
+        for image, below in ((disk, ""), (self.as_qcow2(disk), "qcow2,")):
+            args = ("file", image, PASS, f"qluks-layers={below}partition:3,luks")
+            server = self.server(*args)
+            with server.connect() as h:
+                h.pwrite(b"x" * 1000, 12345, qluks.nbd.CMD_FLAG_FUA)
+            server.stop()
+            self.assert_serves(changed, *args)
+        qluks.run("qemu-img", "check", "-f", "qcow2", image)
         self.assertEqual(list(self.partitions(disk)), [3])
 
 

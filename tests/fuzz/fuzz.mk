@@ -6,6 +6,7 @@ fuzz_targets = \
 	fuzz_luks1 \
 	fuzz_luks2 \
 	fuzz_parameters \
+	fuzz_partition \
 	fuzz_qcow2 \
 	$(END)
 check_PROGRAMS += $(fuzz_targets) fuzz_seeds
@@ -67,6 +68,10 @@ fuzz_parameters_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS) $(LIBNBD_CFLAGS)
 fuzz_parameters_LDADD = $(fuzz_libs) $(LIBNBD_LIBS)
 fuzz_parameters_LDFLAGS = $(fuzz_ldflags)
 
+fuzz_partition_SOURCES = tests/fuzz/fuzz_partition.cpp $(fuzz_image)
+fuzz_partition_LDADD = $(fuzz_libs) $(ZLIB_LIBS)
+fuzz_partition_LDFLAGS = $(fuzz_ldflags)
+
 fuzz_qcow2_SOURCES = tests/fuzz/fuzz_qcow2.cpp $(fuzz_image)
 fuzz_qcow2_LDADD = $(fuzz_libs)
 fuzz_qcow2_LDFLAGS = $(fuzz_ldflags)
@@ -80,6 +85,7 @@ fuzz_seeds_SOURCES = \
 	tests/support/luks_builder.cpp \
 	tests/support/luks_builder.hpp \
 	tests/support/memory_device.hpp \
+	tests/support/partition_builder.hpp \
 	tests/support/qcow2_image.hpp \
 	tests/support/stored_image.cpp \
 	tests/support/stored_image.hpp \
@@ -113,7 +119,7 @@ fuzz:
 # make coverage: the lines of the parsers that unit tests and fuzz targets reach, with what "make fuzz" has collected.
 coverage_programs = $(fuzz_targets)
 if HAVE_GTEST
-coverage_programs += crypto_test faults_test luks_test qcow2_test
+coverage_programs += crypto_test faults_test luks_test partition_test qcow2_test
 endif
 coverage:
 	@$(have_fuzz_cxx)

@@ -10,6 +10,7 @@
 #include "formats/qcow2/ondisk.hpp"
 #include "tests/fuzz/fuzz_case.hpp"
 #include "tests/support/luks_builder.hpp"
+#include "tests/support/partition_builder.hpp"
 #include "tests/support/qcow2_image.hpp"
 #include "tests/support/stored_image.hpp"
 #include "tests/support/streams.hpp"
@@ -481,6 +482,51 @@ void write_files_beside(std::span<const std::byte> luks1, const Content& encrypt
   write_parameters("header_on_encrypted", header, with_beside(encrypted, luks1));
 }
 
+/* ── partition tables ── */
+
+void write_disk(const std::string& name, const Content& disk, uint8_t number, uint8_t options = 1) {
+  ScriptOnDisk script = script_with(options);
+  script.place = number;
+  script.sectors[0] = sectors_of(disk);
+  Content seed;
+  append_struct(seed, script);
+  append_pieces(seed, disk, 0);
+  write("fuzz_partition", name, seed);
+}
+
+void write_gpts() {
+  for (const uint32_t sector : {512U, 4096U}) {
+    const std::string name = "gpt_" + std::to_string(sector);
+    test::GptDisk disk(150, sector, 8);
+    disk.set(1, 40, 59);
+    disk.set(5, 60, 99);
+    write_disk(name, disk.bytes, 5);
+    write_disk(name + "_cut", Content(disk.bytes.begin(), disk.bytes.begin() + 70 * sector), 5);
+    disk.entry(false, 1).starting_lba = 41;
+    write_disk(name + "_last_copy", disk.bytes, 1, 2 | 1);
+    disk.entry(true, 1).starting_lba = 41;
+    write_disk(name + "_damaged", disk.bytes, 1, 0);
+    disk.header(false).signature[0] = 'X';
+    disk.header(true).signature[0] = 'X';
+    write_disk(name + "_gone", disk.bytes, 1);
+  }
+}
+
+void write_mbrs() {
+  test::MbrDisk disk(1000);
+  disk.set(0, 0, 0x83, 10, 20);
+  disk.set(0, 2, 0x05, 100, 800);
+  disk.set(100, 0, 0x83, 10, 100);
+  disk.set(100, 1, 0x05, 200, 200);
+  disk.set(300, 0, 0x83, 10, 100);
+  disk.set(300, 2, 0x83, 150, 20);
+  write_disk("mbr", disk.bytes, 6);
+  disk.set(300, 1, 0x05, 0, 100);
+  write_disk("mbr_loop", disk.bytes, 6);
+  disk.set(300, 1, 0x05, 5000, 100);
+  write_disk("mbr_cut", disk.bytes, 8);
+}
+
 void write_all_parameters(const std::vector<StoredImage>& images) {
   const auto image = [&](std::string_view name) -> const Content& {
     return std::find_if(images.begin(), images.end(), [&](const StoredImage& i) { return i.name == name; })->files[0];
@@ -491,6 +537,12 @@ void write_all_parameters(const std::vector<StoredImage>& images) {
   write_parameters("snapshot", "qluks-snapshot=before\nqluks-cache-size=65536\nqluks-layers=qcow2\n",
                    image("qcow2, snapshot"));
   write_parameters("secret", "qluks-passphrase=secret\n", small_qcow2().bytes());
+  test::MbrDisk disk(200);
+  disk.set(0, 1, 0x83, 8, 190);
+  put(disk.bytes, 8 * sector_bytes, luks1);
+  write_parameters("partition", "qluks-passphrase=secret\nqluks-layers=partition:2,luks\n", disk.bytes);
+  write_parameters("partition_not_named", "qluks-passphrase=secret\n", disk.bytes);
+  write_parameters("many_layers", "qluks-layers=luks,partition:1,qcow2,luks,luks,qcow2,partition:8192,luks\n", luks1);
 }
 
 } // namespace
@@ -511,5 +563,7 @@ int main(int argc, char** argv) {
   write_compressed();
   write_cipher_specs();
   write_all_parameters(images);
+  write_gpts();
+  write_mbrs();
   return 0;
 }

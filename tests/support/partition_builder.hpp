@@ -3,6 +3,7 @@
 #ifndef QLUKS_TESTS_SUPPORT_PARTITION_BUILDER_HPP
 #define QLUKS_TESTS_SUPPORT_PARTITION_BUILDER_HPP
 
+#define ZLIB_CONST
 #include <zlib.h>
 
 #include <algorithm>
