@@ -64,6 +64,8 @@ libformats_la_SOURCES = \
 	formats/qcow2/quiescence.hpp \
 	formats/qcow2/refcounts.cpp \
 	formats/qcow2/refcounts.hpp \
+	formats/qcow2/room.cpp \
+	formats/qcow2/room.hpp \
 	formats/qcow2/slice.hpp \
 	formats/qcow2/snapshot.cpp \
 	formats/qcow2/snapshot.hpp \

@@ -85,6 +85,7 @@ const Config::Parameter Config::parameters[] = {
     {"qluks-data-file", &Config::set_data_file},
     {"qluks-discard", &Config::set_discard},
     {"qluks-engine", &Config::set_engine},
+    {"qluks-grow", &Config::set_grow},
     {"qluks-header", &Config::set_header},
     {"qluks-kdf-memory", &Config::set_kdf_memory},
     {"qluks-kdf-time", &Config::set_kdf_time},
@@ -113,6 +114,7 @@ const char* Config::help() {
          "                              Backing file of the qcow2; may be repeated, nearest first.\n"
          "qluks-backing-dir=<DIRECTORY> Follow names in images inside of this directory.\n"
          "qluks-data-file=<SOURCE>      External data file of the qcow2.\n"
+         "qluks-grow=<FILENAME>         The file that is served: longer while its qcow2 is written, and locked.\n"
          "qluks-snapshot=<NAME>|<ID>    Serve this internal snapshot of the qcow2.\n"
          "qluks-layers=auto|raw|<LAYER>,<LAYER>,...\n"
          "                              Layers from the stored bytes upward, each qcow2, luks or\n"
@@ -212,6 +214,8 @@ Status Config::set_cache_size(const char* value) {
   cache_bytes = *size;
   return ok();
 }
+
+Status Config::set_grow(const char* value) { return set_once("qluks-grow", grow, absolute_path(value)); }
 
 Status Config::set_header(const char* value) { return set_once("qluks-header", header, parse_source(value)); }
 

@@ -49,6 +49,7 @@ class Config {
   std::vector<BackingFile> backing; /* nearest first */
   std::string backing_dir;          /* absolute, no symbolic link in it; empty: names in images are not followed */
   std::string data_file;            /* source */
+  std::string grow;                 /* the file that the plugin serves, if it may grow */
   std::string snapshot;             /* name or ID */
   uint64_t cache_bytes = 64 << 20;  /* for the tables of all images together */
   bool discard = false;             /* pass trim through on LUKS */
@@ -68,6 +69,7 @@ class Config {
   Status set_kdf_memory(const char* value);
   Status set_kdf_time(const char* value);
   Status set_cache_size(const char* value);
+  Status set_grow(const char* value);
   Status set_header(const char* value);
   Status set_backing(const char* value);
   Status set_backing_dir(const char* value);

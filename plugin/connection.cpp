@@ -23,6 +23,9 @@ uint32_t nbdkit_type(const Extent& extent) {
 Status Connection::prepare(nbdkit_next* next, ImageRegistry& registry, const ImageOptions& options) {
   auto device = NextDevice::prepare(next, key_.read_only);
   if (!device) return propagate(device);
+  if (file_ && file_->may_write()) {
+    if (Status s = file_->check_size((*device)->size()); !s) return s;
+  }
   auto image = registry.get(key_, [&] { return Image::open(**device, options, key_.read_only); });
   if (!image) return propagate(image);
   if (!(*image)->hint().empty()) {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "plugin/growing_file.hpp"
 #include "plugin/image.hpp"
 #include "plugin/next_device.hpp"
 
@@ -15,7 +16,9 @@ namespace qluks {
 
 class Connection {
  public:
-  explicit Connection(ExportKey key) : key_(std::move(key)) {}
+  /* `file`: the connection's part in the file that qluks-grow names, or none. */
+  explicit Connection(ExportKey key, std::unique_ptr<GrowingFile::Use> file = nullptr)
+      : key_(std::move(key)), file_(std::move(file)) {}
 
   /* Find or open the export's image and stack its layers over `next`. */
   Status prepare(nbdkit_next* next, ImageRegistry& registry, const ImageOptions& options);
@@ -49,6 +52,7 @@ class Connection {
   Status write_with(Fua fua, WriteFn&& write);
 
   ExportKey key_;
+  std::unique_ptr<GrowingFile::Use> file_;
   /* Destroyed from the last to the first: the layers, the image they borrow, the device below. */
   std::unique_ptr<NextDevice> next_;
   std::shared_ptr<const Image> image_;

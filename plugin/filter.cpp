@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/log.hpp"
@@ -34,6 +35,7 @@ struct Server {
   /* nbdkit loads one file once, so that several of us in one chain meet here. */
   unsigned instances = 1;
   std::string partition = "N"; /* what the partition filter between them was told */
+  std::optional<GrowingFile> growing_file;
 
   ImageOptions image_options() {
     return {.config = config, .detached_header = detached_header.get(), .cache = cache, .sources = sources};
@@ -83,6 +85,7 @@ Status Server::complete() {
 
 Status Server::get_ready() {
   cache = std::make_shared<Qcow2Cache>(config.cache_bytes);
+  if (!config.grow.empty()) growing_file.emplace(config.grow);
   if (Status s = open_sources(); !s) return s;
   return open_detached_header();
 }
@@ -114,6 +117,9 @@ void load() {
     return ok();
   });
 }
+
+/* At its end nbdkit does not close what connections had open. */
+void cleanup(nbdkit_backend* /*nxdata*/) { server->growing_file.reset(); }
 
 void unload() {
   delete server;
@@ -175,10 +181,17 @@ Connection& connection(void* handle) { return *static_cast<Connection*>(handle);
 
 void* open_connection(nbdkit_next_open* next, nbdkit_context* context, int readonly, const char* exportname,
                       int is_tls) {
-  if (next(context, readonly, exportname) == -1) return nullptr;
   int err = 0;
   return guard("open", static_cast<void*>(nullptr), &err, [&]() -> Result<void*> {
-    return new Connection({.name = exportname, .read_only = readonly != 0, .tls = is_tls != 0});
+    std::unique_ptr<GrowingFile::Use> file;
+    if (server->growing_file) {
+      auto use = server->growing_file->enter(readonly != 0);
+      if (!use) return propagate(use);
+      file = std::move(*use);
+    }
+    const bool read_only = readonly != 0 || (file && !file->may_write());
+    if (next(context, read_only ? 1 : 0, exportname) == -1) return fail(Errc::io, "");
+    return new Connection({.name = exportname, .read_only = read_only, .tls = is_tls != 0}, std::move(file));
   });
 }
 
@@ -300,6 +313,7 @@ nbdkit_filter make_filter() {
   f.export_description = export_description;
   f.block_size = block_size;
   f.finalize = finalize;
+  f.cleanup = cleanup;
   f.can_write = can_write;
   f.can_flush = can_flush;
   f.can_trim = can_trim;

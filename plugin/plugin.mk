@@ -8,10 +8,14 @@ nbdkit_qluks_filter_la_SOURCES = \
 	plugin/connection.cpp \
 	plugin/connection.hpp \
 	plugin/filter.cpp \
+	plugin/growing_file.cpp \
+	plugin/growing_file.hpp \
 	plugin/guard.cpp \
 	plugin/guard.hpp \
 	plugin/image.cpp \
 	plugin/image.hpp \
+	plugin/image_lock.cpp \
+	plugin/image_lock.hpp \
 	plugin/key_command.cpp \
 	plugin/key_command.hpp \
 	plugin/key_file.cpp \

@@ -166,6 +166,7 @@ AM_TESTS_ENVIRONMENT = \
 e2e_tests = \
 	tests/check-layering.sh \
 	tests/luks-verdicts.sh \
+	tests/e2e/grow_test.py \
 	tests/e2e/key_programs_test.py \
 	tests/e2e/bounds_test.py \
 	tests/e2e/clients_test.py \
