@@ -10,6 +10,8 @@ libformats_la_SOURCES = \
 	formats/luks/header.hpp \
 	formats/luks/kdf.cpp \
 	formats/luks/kdf.hpp \
+	formats/luks/kdf_gate.cpp \
+	formats/luks/kdf_gate.hpp \
 	formats/luks/keyring.cpp \
 	formats/luks/keyring.hpp \
 	formats/luks/keyslot.cpp \
@@ -28,6 +30,7 @@ libformats_la_SOURCES = \
 	formats/luks/luks2_metadata.cpp \
 	formats/luks/luks2_metadata.hpp \
 	formats/luks/luks2_ondisk.hpp \
+	formats/luks/outcome_memory.hpp \
 	formats/luks/text.cpp \
 	formats/luks/text.hpp \
 	formats/partition/gpt.cpp \

@@ -44,6 +44,7 @@ luks_test_SOURCES = \
 	tests/unit/luks/luks2_copies_test.cpp \
 	tests/unit/luks/luks2_json_test.cpp \
 	tests/unit/luks/luks2_test.cpp \
+	tests/unit/luks/outcome_memory_test.cpp \
 	tests/unit/luks/text_test.cpp \
 	tests/unit/luks/write_test.cpp \
 	$(END)

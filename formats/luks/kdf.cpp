@@ -56,11 +56,15 @@ Result<double> measure_argon2(Argon2Type type, const Argon2Cost& cost) {
 
 std::string rounded(double seconds) { return std::to_string(static_cast<uint64_t>(std::ceil(seconds))); }
 
-Status check_memory(const LuksKeyslot& slot, const KdfLimits& limits) {
+uint64_t memory_of(const LuksKeyslot& slot) noexcept {
   const auto* params = std::get_if<Argon2Params>(&slot.kdf);
-  if (params == nullptr || uint64_t{params->cost.memory_kib} * 1024 <= limits.memory_bytes) return ok();
+  return params == nullptr ? 0 : uint64_t{params->cost.memory_kib} * 1024;
+}
+
+Status check_memory(const LuksKeyslot& slot, const KdfLimits& limits) {
+  if (memory_of(slot) <= limits.memory_bytes) return ok();
   return fail(Errc::unsupported, "key slot " + std::to_string(slot.number) + ": its key derivation takes " +
-                                     std::to_string(params->cost.memory_kib) + " KiB of memory, the limit is " +
+                                     std::to_string(memory_of(slot) / 1024) + " KiB of memory, the limit is " +
                                      std::to_string(limits.memory_bytes / 1024) +
                                      " KiB: raise qluks-kdf-memory, or name another slot with qluks-key-slot");
 }
@@ -125,27 +129,29 @@ Result<double> KdfMeter::seconds_of(const LuksKeyslot& slot, const LuksDigest& d
   return *derive + *verify;
 }
 
-Status KdfMeter::check_digests(const LuksHeader& header, const KdfLimits& limits) {
+Result<KdfCost> KdfMeter::check_digests(const LuksHeader& header, const KdfLimits& limits) {
   double total = 0;
   for (const LuksDigest& digest : header.digests) {
     auto seconds = pbkdf2_seconds(*digest.hash, digest.iterations, digest.digest.size());
     if (!seconds) return propagate(seconds);
     total += *seconds;
   }
-  if (total <= limits.seconds) return ok();
+  if (total <= limits.seconds) return KdfCost{.memory_bytes = 0, .seconds = total};
   return fail(Errc::unsupported, "checking the volume key may take " + rounded(total) + " s, the limit is " +
                                      std::to_string(limits.seconds) + " s: raise qluks-kdf-time");
 }
 
-Status KdfMeter::check(const LuksHeader& header, const std::vector<const LuksKeyslot*>& slots, size_t secrets,
-                       const KdfLimits& limits) {
+Result<std::vector<KdfCost>> KdfMeter::check(const LuksHeader& header, const std::vector<const LuksKeyslot*>& slots,
+                                             size_t secrets, const KdfLimits& limits) {
+  std::vector<KdfCost> costs;
   double total = 0;
   const LuksKeyslot* dearest = nullptr;
   double dearest_seconds = -1;
   for (const LuksKeyslot* slot : slots) {
-    if (Status s = check_memory(*slot, limits); !s) return s;
+    if (Status s = check_memory(*slot, limits); !s) return propagate(s);
     auto seconds = seconds_of(*slot, header.digests[slot->digest]);
     if (!seconds) return propagate(seconds);
+    costs.push_back({.memory_bytes = memory_of(*slot), .seconds = *seconds});
     total += *seconds * static_cast<double>(secrets);
     if (*seconds <= dearest_seconds) continue;
     dearest = slot;
@@ -153,7 +159,7 @@ Status KdfMeter::check(const LuksHeader& header, const std::vector<const LuksKey
   }
   log_debug("trying " + std::to_string(secrets) + " secrets on " + std::to_string(slots.size()) +
             " key slots takes at most about " + rounded(total) + " s");
-  if (total <= limits.seconds) return ok();
+  if (total <= limits.seconds) return costs;
   return fail(Errc::unsupported,
               "unlocking may take " + rounded(total) + " s (" + std::to_string(secrets) + " secrets on " +
                   std::to_string(slots.size()) + " key slots, " + rounded(dearest_seconds) + " s for key slot " +

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "formats/luks/header.hpp"
+#include "formats/luks/kdf_gate.hpp"
 
 namespace qluks {
 
@@ -29,12 +30,13 @@ std::string describe_kdf(const LuksKeyslot& slot);
 /* Remembers the speeds that it has measured.  Not for several threads at once. */
 class KdfMeter {
  public:
-  /* Refuses if trying all of `slots` with `secrets` secrets would be above a limit, and names what is. */
-  Status check(const LuksHeader& header, const std::vector<const LuksKeyslot*>& slots, size_t secrets,
-               const KdfLimits& limits);
+  /* What one try costs, for each of `slots`.  Refuses if trying all of them with `secrets` secrets would be above a
+   * limit, and names what is. */
+  Result<std::vector<KdfCost>> check(const LuksHeader& header, const std::vector<const LuksKeyslot*>& slots,
+                                     size_t secrets, const KdfLimits& limits);
 
-  /* The same for comparing a volume key with all digests. */
-  Status check_digests(const LuksHeader& header, const KdfLimits& limits);
+  /* The same for comparing a volume key with all digests together. */
+  Result<KdfCost> check_digests(const LuksHeader& header, const KdfLimits& limits);
 
  private:
   Result<double> seconds_of(const LuksKeyslot& slot, const LuksDigest& digest);

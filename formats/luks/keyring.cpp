@@ -12,9 +12,6 @@ namespace qluks {
 
 namespace {
 
-/* Enough for every image of a server; an attacker who makes up headers does not fill our memory. */
-constexpr size_t remembered_max = 256;
-
 std::string volume_name(const LuksHeader& header) {
   return "LUKS" + std::to_string(header.version) + " volume " + in_quotes(header.uuid);
 }
@@ -82,32 +79,11 @@ Result<Keyring::Key> Keyring::unlock(const LuksHeader& header, BlockDevice& devi
   return unlock_once(fingerprint, [&] { return derive(header, *slots, materials); });
 }
 
-/* Nothing is read from a device while the lock is held. */
 Result<Keyring::Key> Keyring::unlock_once(const std::string& fingerprint, const std::function<Result<Key>()>& work) {
-  if (auto known = recall(fingerprint)) return std::move(*known);
-  const std::lock_guard one_at_a_time(derivation_mutex_);
-  if (auto known = recall(fingerprint)) return std::move(*known);
-  const KeyTraces wiped;
-  Result<Key> outcome = work();
-  if (outcome || outcome.error().code == Errc::wrong_passphrase) remember(fingerprint, outcome);
-  return outcome;
-}
-
-std::optional<Result<Keyring::Key>> Keyring::recall(const std::string& fingerprint) {
-  const std::lock_guard lock(memory_mutex_);
-  const auto found = remembered_.find(fingerprint);
-  if (found == remembered_.end()) return std::nullopt;
-  return found->second;
-}
-
-void Keyring::remember(const std::string& fingerprint, const Result<Key>& outcome) {
-  const std::lock_guard lock(memory_mutex_);
-  if (oldest_first_.size() == remembered_max) {
-    remembered_.erase(oldest_first_.front());
-    oldest_first_.pop_front();
-  }
-  oldest_first_.push_back(fingerprint); /* first, so that without memory nothing is remembered for ever */
-  remembered_.emplace(fingerprint, outcome);
+  return outcomes_.get(fingerprint, [&] {
+    const KeyTraces wiped;
+    return work();
+  });
 }
 
 Result<Keyring::Key> Keyring::check_volume_key(const LuksHeader& header) {
@@ -116,7 +92,13 @@ Result<Keyring::Key> Keyring::check_volume_key(const LuksHeader& header) {
                                             std::to_string(volume_key_->size()) + " bytes, which is no key size of " +
                                             header.cipher.name());
   }
-  if (Status s = kdf_meter_.check_digests(header, kdf_limits_); !s) return propagate(s, volume_name(header));
+  auto cost = [&] {
+    const std::lock_guard lock(meter_mutex_);
+    return kdf_meter_.check_digests(header, kdf_limits_);
+  }();
+  if (!cost) return propagate(cost, volume_name(header));
+  auto pass = gate_.enter(*cost);
+  if (!pass) return propagate(pass, volume_name(header));
   log_debug(volume_name(header) + ": comparing the volume key with its digest");
   for (const LuksDigest& digest : header.digests) {
     auto matches = matches_digest(digest, volume_key_->span());
@@ -130,9 +112,11 @@ Result<Keyring::Key> Keyring::check_volume_key(const LuksHeader& header) {
 }
 
 Result<Keyring::Key> Keyring::derive(const LuksHeader& header, const Slots& slots, const Materials& materials) {
-  if (Status s = kdf_meter_.check(header, slots, secrets_.size(), kdf_limits_); !s) {
-    return propagate(s, volume_name(header));
-  }
+  auto costs = [&] {
+    const std::lock_guard lock(meter_mutex_);
+    return kdf_meter_.check(header, slots, secrets_.size(), kdf_limits_);
+  }();
+  if (!costs) return propagate(costs, volume_name(header));
   std::string notes;
   size_t newlines = 0;
   size_t derivations = 0;
@@ -146,7 +130,7 @@ Result<Keyring::Key> Keyring::derive(const LuksHeader& header, const Slots& slot
     for (size_t i = 0; i < slots.size(); ++i) {
       const LuksKeyslot& slot = *slots[i];
       ++derivations;
-      auto key = open_keyslot(slot, header.digests[slot.digest], materials[i], secret);
+      auto key = try_slot(header, slot, materials[i], secret, (*costs)[i]);
       if (!key && stops_trying(key.error().code)) return propagate(key, volume_name(header));
       if (!key) notes += "; key slot " + std::to_string(slot.number) + ": " + key.error().what;
       if (!key || !*key) continue;
@@ -157,6 +141,13 @@ Result<Keyring::Key> Keyring::derive(const LuksHeader& header, const Slots& slot
   }
   log_debug(volume_name(header) + ": refused after " + count_of(derivations, "derivation"));
   return fail(Errc::wrong_passphrase, refusal(header, slots, notes, newlines));
+}
+
+Result<std::optional<SecureBuffer>> Keyring::try_slot(const LuksHeader& header, const LuksKeyslot& slot, Bytes material,
+                                                      Bytes secret, const KdfCost& cost) {
+  const auto pass = gate_.enter(cost);
+  if (!pass) return tl::unexpected(pass.error());
+  return open_keyslot(slot, header.digests[slot.digest], material, secret);
 }
 
 std::string Keyring::refusal(const LuksHeader& header, const Slots& slots, const std::string& notes,

@@ -133,8 +133,8 @@ class LuksLayer final : public BlockDevice {
 
 class LuksFormat final : public Format {
  public:
-  LuksFormat(std::string description, Payload payload)
-      : description_(std::move(description)), payload_(std::move(payload)) {}
+  LuksFormat(std::string description, Payload payload, Keyring::Key key)
+      : description_(std::move(description)), payload_(std::move(payload)), key_(std::move(key)) {}
 
   std::unique_ptr<BlockDevice> stack_on(BlockDevice& below) override {
     return std::make_unique<LuksLayer>(payload_, writes_, below);
@@ -145,6 +145,7 @@ class LuksFormat final : public Format {
   std::string description_;
   Payload payload_;
   RangeLock writes_; /* of all connections; in bytes of the payload */
+  Keyring::Key key_; /* held so that the keyring does not forget it */
 };
 
 Status check_payload(const Payload& payload, uint64_t device_bytes) {
@@ -174,17 +175,18 @@ void log_opened(const LuksHeader& header, const Keyring::Unlocked& unlocked, con
             ", engine " + std::string(cipher.engine()));
 }
 
-Result<std::unique_ptr<Format>> open_payload_of(const LuksHeader& header, const Keyring::Unlocked& unlocked,
+Result<std::unique_ptr<Format>> open_payload_of(const LuksHeader& header, const Keyring::Key& unlocked,
                                                 BlockDevice& device, const LuksOptions& options) {
   const std::string version = "LUKS" + std::to_string(header.version);
-  const Bytes key = unlocked.volume_key.span();
+  const Bytes key = unlocked->volume_key.span();
   auto cipher = make_sector_cipher(header.cipher, key, header.sector_size);
   if (!cipher) return propagate(cipher, version);
-  log_opened(header, unlocked, **cipher);
+  log_opened(header, *unlocked, **cipher);
   Payload payload{std::move(*cipher), header.payload_offset, header.payload_bytes, header.iv_tweak, options.discard};
   if (Status s = check_payload(payload, device.size()); !s) return propagate(s, version);
   return std::make_unique<LuksFormat>(
-      version + " " + header.cipher.name() + " " + std::to_string(key.size() * 8) + "-bit", std::move(payload));
+      version + " " + header.cipher.name() + " " + std::to_string(key.size() * 8) + "-bit", std::move(payload),
+      unlocked);
 }
 
 } // namespace
@@ -194,7 +196,7 @@ Result<std::unique_ptr<Format>> open_luks(BlockDevice& device, Keyring& keyring,
   if (!header) return tl::unexpected(header.error());
   const auto key = keyring.unlock(*header, device);
   if (!key) return tl::unexpected(key.error());
-  return open_payload_of(*header, **key, device, options);
+  return open_payload_of(*header, *key, device, options);
 }
 
 Result<std::unique_ptr<DetachedHeader>> DetachedHeader::open(BlockDevice& header, Keyring& keyring) {
@@ -206,7 +208,7 @@ Result<std::unique_ptr<DetachedHeader>> DetachedHeader::open(BlockDevice& header
 }
 
 Result<std::unique_ptr<Format>> DetachedHeader::open_payload(BlockDevice& device, const LuksOptions& options) const {
-  return open_payload_of(header_, *key_, device, options);
+  return open_payload_of(header_, key_, device, options);
 }
 
 } // namespace qluks

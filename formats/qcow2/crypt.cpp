@@ -32,7 +32,7 @@ Result<Qcow2Crypt> Qcow2Crypt::unlock_luks(BlockDevice& container, const HostRan
   const SecureBuffer& key = (*unlocked)->volume_key;
   auto cipher = make_sector_cipher(luks->cipher, key.span(), sector_bytes);
   if (!cipher) return propagate(cipher);
-  return Qcow2Crypt(std::move(*cipher), Counts::host, "LUKS1 " + describe_cipher(luks->cipher, key.size()));
+  return Qcow2Crypt(std::move(*cipher), Counts::host, "LUKS1 " + describe_cipher(luks->cipher, key.size()), *unlocked);
 }
 
 /* The specification speaks of 256 bits; what QEMU writes is AES-128, the passphrase cut or zero-padded. */

@@ -46,8 +46,9 @@ class Qcow2Crypt {
     return SectorNumber{(counts_ == Counts::host ? host.bytes : guest.bytes) / sector_bytes};
   }
 
-  Qcow2Crypt(std::shared_ptr<const SectorCipher> cipher, Counts counts, std::string description)
-      : cipher_(std::move(cipher)), counts_(counts), description_(std::move(description)) {}
+  Qcow2Crypt(std::shared_ptr<const SectorCipher> cipher, Counts counts, std::string description,
+             Keyring::Key key = nullptr)
+      : cipher_(std::move(cipher)), counts_(counts), description_(std::move(description)), key_(std::move(key)) {}
 
   static Result<Qcow2Crypt> unlock_luks(BlockDevice& container, const HostRange& clusters, Keyring& keyring);
   static Result<Qcow2Crypt> unlock_aes(const Keyring& keyring);
@@ -55,6 +56,7 @@ class Qcow2Crypt {
   std::shared_ptr<const SectorCipher> cipher_;
   Counts counts_;
   std::string description_;
+  Keyring::Key key_; /* held so that the keyring does not forget it */
 };
 
 } // namespace qluks
