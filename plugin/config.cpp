@@ -296,9 +296,8 @@ Status Config::fill_keyring() {
     if (auto* passphrase = std::get_if<SecureBuffer>(&secret)) {
       keyring.add_secret(std::move(*passphrase));
     } else if (auto* program = std::get_if<KeyCommand>(&secret)) {
-      keyring.add_secret_source([command = std::move(program->command)](const LuksHeader& volume) {
-        return run_key_command(command, volume);
-      });
+      keyring.add_secret_source([command = std::move(program->command), seconds = kdf_limits_.seconds](
+                                    const LuksHeader& volume) { return run_key_command(command, volume, seconds); });
     } else {
       auto bytes = read_key_file(std::get<KeyFile>(secret));
       if (!bytes) return propagate(bytes);

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/file_descriptor.hpp"
 #include "base/shutdown.hpp"
 #include "base/system_message.hpp"
@@ -101,6 +102,26 @@ class HeldSignals {
   sigset_t before_;
 };
 
+/* How long a program may run, and whether it has to go. */
+class Patience {
+ public:
+  Patience(const HeldSignals& held, uint32_t seconds_max) noexcept
+      : held_(held), seconds_max_(seconds_max), end_(monotonic_seconds() + seconds_max) {}
+
+  /* Fails when the program has to end. */
+  Status check() const {
+    if (held_.tell_to_end()) return given_up();
+    if (monotonic_seconds() < end_) return ok();
+    return command_error("it was still running after " + std::to_string(seconds_max_) + " s: raise qluks-kdf-time",
+                         ETIMEDOUT);
+  }
+
+ private:
+  const HeldSignals& held_;
+  uint32_t seconds_max_;
+  double end_;
+};
+
 /* A running program.  If it still runs when this goes, it is ended. */
 class Program {
  public:
@@ -111,7 +132,7 @@ class Program {
   ~Program();
 
   /* Wait for its end; anything but success is an error. */
-  Status wait(const HeldSignals& held);
+  Status wait(const Patience& patience);
 
  private:
   Program(pid_t pid, bool leads_group) noexcept : pid_(pid), leads_group_(leads_group) {}
@@ -181,9 +202,9 @@ int Program::reap() noexcept {
 }
 
 /* It has closed its output, so this is a matter of milliseconds, as a rule. */
-Status Program::wait(const HeldSignals& held) {
+Status Program::wait(const Patience& patience) {
   for (int pause_ms = 1; !has_ended(); pause_ms = std::min(2 * pause_ms, 64)) {
-    if (held.tell_to_end()) return given_up();
+    if (Status s = patience.check(); !s) return s;
     poll(nullptr, 0, pause_ms);
   }
   const int status = reap();
@@ -193,18 +214,18 @@ Status Program::wait(const HeldSignals& held) {
 }
 
 /* Until there is something to read, or the end of the file. */
-Status wait_for_output(int fd, const HeldSignals& held) {
+Status wait_for_output(int fd, const Patience& patience) {
   constexpr int pause_ms = 100;
   pollfd output{.fd = fd, .events = POLLIN, .revents = 0};
   while (poll(&output, 1, pause_ms) == 0) {
-    if (held.tell_to_end()) return given_up();
+    if (Status s = patience.check(); !s) return s;
   }
   return ok();
 }
 
 } // namespace
 
-Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeader& header) {
+Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeader& header, uint32_t seconds_max) {
   auto input = input_file(header.tokens);
   if (!input) return propagate(input);
   int ends[2];
@@ -212,16 +233,18 @@ Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeade
   FileDescriptor reader(ends[0]);
   FileDescriptor writer(ends[1]);
   const HeldSignals held; /* until the program is gone */
+  const Patience patience(held, seconds_max);
   auto program = Program::start(command, environment(header), input->get(), writer.get());
   if (!program) return propagate(program);
   writer.close();
   auto secret = read_secret(reader.get(), key_file_bytes_default_max + 1, SecretEnd::file,
-                            [&] { return wait_for_output(reader.get(), held); });
+                            [&] { return wait_for_output(reader.get(), patience); });
   if (!secret && secret.error().code == Errc::shutting_down) return propagate(secret, "qluks-key-command");
+  if (!secret && !secret.error().what.empty()) return propagate(secret); /* out of patience */
   const bool too_long = secret && secret->size() > key_file_bytes_default_max;
   /* Nobody reads on: a program that still writes gets SIGPIPE, and the wait below has an end. */
   reader.close();
-  if (Status s = program->wait(held); !s && !too_long) return propagate(s);
+  if (Status s = program->wait(patience); !s && !too_long) return propagate(s);
   if (!secret) return command_error(system_message(secret.error().sys), secret.error().sys);
   if (too_long) return command_error("it printed more than " + std::to_string(key_file_bytes_default_max) + " bytes");
   if (secret->empty()) return command_error("it printed nothing");

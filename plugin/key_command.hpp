@@ -3,6 +3,7 @@
 #ifndef QLUKS_PLUGIN_KEY_COMMAND_HPP
 #define QLUKS_PLUGIN_KEY_COMMAND_HPP
 
+#include <cstdint>
 #include <string>
 
 #include "base/result.hpp"
@@ -18,8 +19,9 @@ namespace qluks {
  *      QLUKS_LAYER     "luks", "qcow2" (the header lies in a qcow2) or "detached"
  *      standard input  the LUKS2 tokens, a JSON object; {} if there are none
  *
- * A program that fails, prints nothing or prints more than a key file may hold is an error. */
-Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeader& header);
+ * A program that fails, prints nothing, prints more than a key file may hold or runs longer than `seconds_max` is an
+ * error; what still runs is ended. */
+Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeader& header, uint32_t seconds_max);
 
 } // namespace qluks
 
