@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "plugin/image.hpp"
 
+#include "base/shutdown.hpp"
+#include "base/wait.hpp"
+
 namespace qluks {
 
 Result<std::unique_ptr<Image>> Image::open(BlockDevice& container, const ImageOptions& options, bool read_only) {
@@ -45,13 +48,41 @@ bool ImageRegistry::is_news(const std::string& line) {
   return said_.insert(line).second;
 }
 
+/* Whoever opens settles it on every path, also when memory runs out. */
+class ImageRegistry::Opening {
+ public:
+  explicit Opening(Slot& slot) noexcept : slot_(slot) { slot_.opening = true; }
+  Opening(const Opening&) = delete;
+  Opening& operator=(const Opening&) = delete;
+  ~Opening() {
+    const std::lock_guard lock(slot_.mutex);
+    slot_.opening = false;
+    slot_.image = std::move(image);
+    slot_.settled.notify_all();
+  }
+
+  std::unique_ptr<const Image> image;
+
+ private:
+  Slot& slot_;
+};
+
+Status ImageRegistry::open_in(Slot& slot, std::unique_lock<std::mutex>& lock, const OpenFn& open) {
+  Opening opening(slot);
+  lock.unlock();
+  auto image = open();
+  if (!image) return propagate(image);
+  opening.image = std::move(*image);
+  return ok();
+}
+
 Result<std::shared_ptr<const Image>> ImageRegistry::get(const ExportKey& key, const OpenFn& open) {
   const std::shared_ptr<Slot> slot = this->slot(key);
-  const std::lock_guard lock(slot->mutex);
+  std::unique_lock lock(slot->mutex);
+  if (Status s = wait_until(slot->settled, lock, [&] { return !slot->opening; }); !s) return propagate(s);
   if (!slot->image) {
-    auto image = open();
-    if (!image) return propagate(image);
-    slot->image = std::move(*image);
+    if (shutting_down()) return given_up(); /* whoever wakes now starts nothing new */
+    if (Status s = open_in(*slot, lock, open); !s) return propagate(s);
   }
   /* Whoever holds the image holds the slot with it, so that all connections of an export meet in one. */
   return std::shared_ptr<const Image>(slot, slot->image.get());

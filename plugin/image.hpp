@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -92,7 +93,7 @@ class ImageRegistry {
   using OpenFn = std::function<Result<std::unique_ptr<Image>>()>;
 
   /* The image of that export, opened by `open` unless another connection has it open.  After a failure the next
-   * caller tries again. */
+   * caller tries again.  A wait for another connection's attempt ends when the process is told to end. */
   Result<std::shared_ptr<const Image>> get(const ExportKey& key, const OpenFn& open);
 
   /* Has this line not been said before?  Clients come and go, and open their images anew. */
@@ -100,10 +101,14 @@ class ImageRegistry {
 
  private:
   struct Slot {
-    std::mutex mutex; /* held while opening */
+    std::mutex mutex; /* guards what follows; not held while opening */
+    std::condition_variable settled;
+    bool opening = false;
     std::unique_ptr<const Image> image;
   };
+  class Opening;
   std::shared_ptr<Slot> slot(const ExportKey& key);
+  static Status open_in(Slot& slot, std::unique_lock<std::mutex>& lock, const OpenFn& open);
 
   std::mutex mutex_;
   std::map<ExportKey, std::weak_ptr<Slot>> slots_;
