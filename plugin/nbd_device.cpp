@@ -16,6 +16,7 @@
 #include "base/checked.hpp"
 #include "base/clock.hpp"
 #include "base/shutdown.hpp"
+#include "base/wait.hpp"
 #endif
 
 namespace qluks {
@@ -44,10 +45,18 @@ constexpr uint32_t block_bytes_max = 64 << 10;
 /* The time that a server has to answer when nbdkit has been told to end. */
 constexpr int answer_ms = 200;
 
+/* The time that it has at all.  Then the connection is given up, and the next request makes another one: the server may
+ * have come back at the same address. */
+constexpr double answer_seconds_max = 15;
+
 /* libnbd's own words, for the thread that failed. */
 tl::unexpected<Error> nbd_error(const std::string& uri) {
   const char* what = nbd_get_error();
   return fail(Errc::io, uri + ": " + (what != nullptr ? what : "unknown error"), EIO);
+}
+
+tl::unexpected<Error> no_answer(const std::string& uri) {
+  return fail(Errc::io, uri + ": no answer within " + std::to_string(static_cast<int>(answer_seconds_max)) + " s", EIO);
 }
 
 /* Waiting for one answer of a server, which may come in many pieces, or never. */
@@ -58,8 +67,9 @@ class Wait {
   /* Until something has come, or it is time to look whether nbdkit ends. */
   Status step() {
     if (nbd_poll(handle_, answer_ms) < 0) return nbd_error(uri_);
-    const bool late = monotonic_seconds() - start_ > answer_ms / 1000.0;
-    if (!late || !shutting_down()) return ok();
+    const double waited = monotonic_seconds() - start_;
+    if (waited > answer_seconds_max) return no_answer(uri_);
+    if (waited <= answer_ms / 1000.0 || !shutting_down()) return ok();
     Status s = given_up();
     return propagate(s, uri_);
   }
@@ -99,15 +109,23 @@ int note_first(void* first, const char* /*context*/, uint64_t /*offset*/, uint32
 /* A connection for the time of one request. */
 class NbdDevice::Lease {
  public:
-  explicit Lease(NbdDevice& device) : device_(device) {
-    std::unique_lock lock(device.mutex_);
-    device.returned_.wait(lock, [&] { return device.in_use_ < connections_max; });
-    ++device.in_use_;
-    if (device.idle_.empty()) return;
-    handle_ = std::move(device.idle_.back());
-    device.idle_.pop_back();
+  explicit Lease(NbdDevice& device) noexcept : device_(device) {}
+
+  /* Wait for one to be free: as long as the requests in front of this one may take, or the process lives. */
+  Status take() {
+    std::unique_lock lock(device_.mutex_);
+    Status s = wait_until(device_.returned_, lock, [&] { return device_.in_use_ < connections_max; });
+    if (!s) return propagate(s, device_.uri_);
+    taken_ = true;
+    ++device_.in_use_;
+    if (device_.idle_.empty()) return ok();
+    handle_ = std::move(device_.idle_.back());
+    device_.idle_.pop_back();
+    return ok();
   }
+
   ~Lease() {
+    if (!taken_) return;
     const std::lock_guard lock(device_.mutex_);
     --device_.in_use_;
     if (succeeded_) device_.idle_.push_back(std::move(handle_)); /* there is room: connect() has reserved it */
@@ -118,6 +136,7 @@ class NbdDevice::Lease {
 
   /* The connection, made if there is none. */
   Result<nbd_handle*> get() {
+    if (Status s = take(); !s) return propagate(s);
     if (!handle_) {
       auto handle = device_.open_connection();
       if (!handle) return propagate(handle);
@@ -131,6 +150,7 @@ class NbdDevice::Lease {
  private:
   NbdDevice& device_;
   Handle handle_;
+  bool taken_ = false;
   bool succeeded_ = false;
 };
 

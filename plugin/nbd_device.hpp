@@ -19,7 +19,8 @@ namespace qluks {
 bool is_nbd_uri(const std::string& source);
 
 /* Requests share a few connections.  One that is lost fails its request with EIO and is made anew by the next.  A
- * server that does not answer is waited for until nbdkit is told to end. */
+ * server that does not answer in time fails the request, as one that is gone does; when nbdkit is told to end it has no
+ * time any more. */
 class NbdDevice final : public BlockDevice {
  public:
   static Result<std::unique_ptr<NbdDevice>> connect(const std::string& uri);
