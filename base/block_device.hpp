@@ -67,7 +67,8 @@ class BlockDevice {
   /* Fill all of `dst`; never short.  What `dst` holds after an error is undefined, and may be cipher text. */
   virtual Status read(std::span<std::byte> dst, uint64_t offset) = 0;
 
-  /* The state of [offset, offset + n) for some 0 < n <= max; `max` > 0. */
+  /* The state of [offset, offset + n) for some 0 < n <= max; `max` > 0.  What follows may be of the same kind: whoever
+   * wants to know joins it, once, at the top. */
   virtual Result<Extent> extent(uint64_t offset, uint64_t max) = 0;
 
   /* Ask the storage to have these bytes at hand soon; best effort. */

@@ -3,6 +3,9 @@
  *
  * Threads get their turn in the order in which they came, so a large lease is not starved by small ones.  A lease
  * beyond the limit is granted when nothing else is out.  Who holds a lease must not ask for another one.
+ *
+ * Leases are held while storage is waited for, so a budget is for one image: storage that hangs holds up nobody else's.
+ * A wait ends when the process is told to end.
  */
 #ifndef QLUKS_BASE_MEMORY_BUDGET_HPP
 #define QLUKS_BASE_MEMORY_BUDGET_HPP
@@ -11,6 +14,9 @@
 #include <cstdint>
 #include <deque>
 #include <mutex>
+#include <utility>
+
+#include "base/wait.hpp"
 
 namespace qluks {
 
@@ -20,15 +26,25 @@ class MemoryBudget {
 
   class Lease {
    public:
-    Lease(MemoryBudget& budget, uint64_t bytes) : budget_(budget), bytes_(bytes) { budget_.take(bytes_); }
-    Lease(const Lease&) = delete;
-    Lease& operator=(const Lease&) = delete;
-    ~Lease() { budget_.give_back(bytes_); }
+    Lease(Lease&& other) noexcept : budget_(std::exchange(other.budget_, nullptr)), bytes_(other.bytes_) {}
+    Lease& operator=(Lease&&) = delete;
+    ~Lease() {
+      if (budget_ != nullptr) budget_->give_back(bytes_);
+    }
 
    private:
-    MemoryBudget& budget_;
+    friend class MemoryBudget;
+    Lease(MemoryBudget& budget, uint64_t bytes) noexcept : budget_(&budget), bytes_(bytes) {}
+
+    MemoryBudget* budget_;
     uint64_t bytes_;
   };
+
+  /* Fails only when the process has to end. */
+  Result<Lease> lease(uint64_t bytes) {
+    if (Status s = take(bytes); !s) return propagate(s);
+    return Lease(*this, bytes);
+  }
 
  private:
   struct Waiter {
@@ -39,15 +55,17 @@ class MemoryBudget {
 
   bool fits(uint64_t bytes) const noexcept { return used_ == 0 || used_ + bytes <= bytes_max_; }
 
-  void take(uint64_t bytes) {
+  Status take(uint64_t bytes) {
     std::unique_lock lock(mutex_);
     if (waiting_.empty() && fits(bytes)) {
       used_ += bytes;
-      return;
+      return ok();
     }
     Waiter self{.bytes = bytes};
     waiting_.push_back(&self);
-    self.changed.wait(lock, [&] { return self.granted; });
+    Status s = wait_until(self.changed, lock, [&] { return self.granted; });
+    if (!s) std::erase(waiting_, &self);
+    return s;
   }
 
   void give_back(uint64_t bytes) noexcept {

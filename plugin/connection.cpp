@@ -3,7 +3,9 @@
 
 #include <cerrno>
 
+#include "base/clock.hpp"
 #include "base/log.hpp"
+#include "base/shutdown.hpp"
 #include "formats/text.hpp"
 
 namespace qluks {
@@ -11,8 +13,9 @@ namespace qluks {
 namespace {
 
 /* A reply may describe less than was asked for.  This bounds the work for a request of 4 GiB over an image whose
- * every other cluster of 512 bytes is allocated. */
+ * every other cluster of 512 bytes is allocated, or whose storage takes its time for each table. */
 constexpr int extents_max = 1 << 16;
+constexpr double extents_seconds_max = 0.25;
 
 uint32_t nbdkit_type(const Extent& extent) {
   return (extent.hole ? uint32_t{NBDKIT_EXTENT_HOLE} : 0) | (extent.zero ? uint32_t{NBDKIT_EXTENT_ZERO} : 0);
@@ -96,13 +99,19 @@ Status Connection::flush() {
 Status Connection::finalize() { return abilities_.flush && unflushed_ ? flush() : ok(); }
 
 Status Connection::extents(uint64_t offset, uint64_t length, bool only_one, nbdkit_extents* extents) {
+  const double start = monotonic_seconds();
+  std::optional<Extent> first;
   for (int n = 0; length != 0 && n < extents_max; ++n) {
+    if (n != 0 && monotonic_seconds() - start > extents_seconds_max) break;
+    if (shutting_down()) return given_up();
     auto extent = top().extent(offset, length);
+    if (!extent && n != 0) break; /* what came before it is right; the client asks on, and gets the error then */
     if (!extent) return propagate(extent);
+    if (only_one && first && !first->same_kind(*extent)) break;
     if (nbdkit_add_extent(extents, offset, extent->length, nbdkit_type(*extent)) != 0) {
       return fail(Errc::no_memory, "", ENOMEM);
     }
-    if (only_one) break;
+    if (!first) first = *extent;
     offset += extent->length;
     length -= extent->length;
   }

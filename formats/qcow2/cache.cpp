@@ -3,10 +3,14 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <condition_variable>
 #include <list>
 #include <mutex>
+#include <string>
 #include <unordered_map>
+
+#include "base/wait.hpp"
 
 namespace qluks {
 
@@ -16,8 +20,8 @@ namespace {
 constexpr uint64_t shard_bytes = 8 << 20;
 constexpr uint64_t shards_max = 16;
 
-/* Several of the largest clusters at once: 2 MiB of output and as much input. */
-constexpr uint64_t loads_bytes_max = 16 << 20;
+/* For L1 tables in any case: a disk of 8 TiB in clusters of 64 KiB has one of 128 KiB, the largest has 32 MiB. */
+constexpr uint64_t tables_bytes_least = 64 << 20;
 
 /* What a slot costs beside its bytes: map and list nodes, reference counts. */
 constexpr uint64_t slot_overhead_bytes = 256;
@@ -142,12 +146,25 @@ class Qcow2Cache::Loading {
   std::shared_ptr<Slot> slot_;
 };
 
-Qcow2Cache::Qcow2Cache(uint64_t bytes_max) : loads_(loads_bytes_max) {
+Qcow2Cache::Qcow2Cache(uint64_t bytes_max)
+    : tables_bytes_max_(std::max(bytes_max, tables_bytes_least)),
+      tables_bytes_(std::make_shared<std::atomic<uint64_t>>(0)) {
   const uint64_t count = std::bit_floor(std::clamp<uint64_t>(bytes_max / shard_bytes, 1, shards_max));
   for (uint64_t i = 0; i < count; ++i) shards_.push_back(std::make_unique<Shard>(bytes_max / count));
 }
 
 Qcow2Cache::~Qcow2Cache() = default;
+
+Result<Qcow2Cache::TableRoom> Qcow2Cache::room_for_table(uint64_t bytes) {
+  const uint64_t together = tables_bytes_->fetch_add(bytes) + bytes;
+  TableRoom room(tables_bytes_, bytes);
+  if (together <= tables_bytes_max_) return room;
+  return fail(Errc::unsupported,
+              std::to_string(bytes) + " bytes: with it, the tables of all open images have " +
+                  std::to_string(together) + " bytes, the limit is " + std::to_string(tables_bytes_max_) +
+                  ": raise qluks-cache-size",
+              ENOMEM);
+}
 
 Qcow2Cache::Shard& Qcow2Cache::shard_of(const Key& key) noexcept {
   /* The high bits: the buckets of the map go by the low ones. */
@@ -197,18 +214,18 @@ Qcow2Cache::Pin Qcow2Cache::put(const Key& key, PageBuffer buffer, size_t length
   return Pin(shard, std::move(slot));
 }
 
-Result<Qcow2Cache::Bytes> Qcow2Cache::get(const Key& key, size_t length, const FillFn& fill, size_t working_bytes) {
+Result<Qcow2Cache::Bytes> Qcow2Cache::get(const Key& key, size_t length, const FillFn& fill) {
   Shard& shard = shard_of(key);
   std::unique_lock lock(shard.mutex);
   while (const auto slot = shard.find(key)) {
-    shard.settled.wait(lock, [&] { return slot->state != Slot::State::loading; });
+    Status s = wait_until(shard.settled, lock, [&] { return slot->state != Slot::State::loading; });
+    if (!s) return propagate(s);
     if (slot->state == Slot::State::ready) return slot->bytes;
   }
   auto slot = shard.enter(key);
   lock.unlock();
 
   Loading loading(shard, std::move(slot));
-  const MemoryBudget::Lease lease(loads_, length + working_bytes);
   loading.charge(length + slot_overhead_bytes);
   PageBuffer buffer = make_page_buffer(length);
   if (Status s = fill({buffer.get(), length}); !s) return propagate(s);

@@ -23,9 +23,9 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include "base/memory_budget.hpp"
 #include "base/page_buffer.hpp"
 #include "base/result.hpp"
 
@@ -50,7 +50,28 @@ class Qcow2Cache {
 
   /* `length` bytes under that key, the same length each time; `fill` makes them if they are not there.  `fill` runs
    * without a lock.  It may use the cache for what its image lies on, never for its own owner. */
-  Result<Bytes> get(const Key& key, size_t length, const FillFn& fill, size_t working_bytes = 0);
+  Result<Bytes> get(const Key& key, size_t length, const FillFn& fill);
+
+  /* Room for tables that are in memory as long as their image is open (L1), of all images together; given back when it
+   * goes. */
+  class TableRoom {
+   public:
+    TableRoom(TableRoom&& other) noexcept : used_(std::move(other.used_)), bytes_(std::exchange(other.bytes_, 0)) {}
+    TableRoom& operator=(TableRoom&&) = delete;
+    ~TableRoom() {
+      if (used_ != nullptr) *used_ -= bytes_;
+    }
+
+   private:
+    friend class Qcow2Cache;
+    TableRoom(std::shared_ptr<std::atomic<uint64_t>> used, uint64_t bytes) noexcept
+        : used_(std::move(used)), bytes_(bytes) {}
+
+    std::shared_ptr<std::atomic<uint64_t>> used_;
+    uint64_t bytes_;
+  };
+  /* Refuses what goes beyond the limit of the cache, or 64 MiB if that is more. */
+  Result<TableRoom> room_for_table(uint64_t bytes);
 
   /* A slot that stays, until the pin goes.  The cache outlives it. */
   class Pin;
@@ -58,9 +79,6 @@ class Qcow2Cache {
 
   /* A pinned slot of these bytes, instead of whatever is under that key. */
   Pin put(const Key& key, PageBuffer bytes, size_t length);
-
-  /* For buffers that others fill from storage.  `fill` is run under a lease already, of length + working_bytes. */
-  MemoryBudget& loads() noexcept { return loads_; }
 
  private:
   struct Slot;
@@ -71,7 +89,8 @@ class Qcow2Cache {
 
   std::vector<std::unique_ptr<Shard>> shards_; /* a power of two */
   std::atomic<uint64_t> owners_{0};
-  MemoryBudget loads_;
+  uint64_t tables_bytes_max_;
+  std::shared_ptr<std::atomic<uint64_t>> tables_bytes_; /* shared: an image may outlive the cache's owner */
 };
 
 class Qcow2Cache::Pin {

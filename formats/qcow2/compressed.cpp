@@ -22,6 +22,9 @@ namespace {
 /* No read of several streams is longer; the longest stream has two clusters. */
 constexpr uint64_t fetch_bytes_max = 2 << 20;
 
+/* Several of the largest clusters at once, of one image: 2 MiB of output and as much input. */
+constexpr uint64_t loads_bytes_max = 16 << 20;
+
 /* Contexts of a library that are dear to make.  There are as many as threads have used at once. */
 template <class T, T* (*make)(), auto destroy>
 class ContextPool {
@@ -154,7 +157,8 @@ CompressedClusters::CompressedClusters(const Qcow2Header& header, std::shared_pt
     : cluster_size_(static_cast<size_t>(header.cluster_size())),
       decompressor_(make_decompressor(header.compression)),
       cache_(std::move(cache)),
-      owner_(cache_->new_owner()) {}
+      owner_(cache_->new_owner()),
+      loads_(std::make_unique<MemoryBudget>(loads_bytes_max)) {}
 
 Status CompressedClusters::read(BlockDevice& container, std::span<const Part> parts) const {
   while (!parts.empty()) {
@@ -185,7 +189,8 @@ Status CompressedClusters::read_whole(BlockDevice& container, std::span<const Pa
   uint64_t end = start;
   for (const Part& part : parts) end = std::max(end, part.stream.at.bytes + part.stream.bytes_max);
   const size_t length = static_cast<size_t>(end - start);
-  const MemoryBudget::Lease lease(cache_->loads(), length);
+  const auto lease = loads_->lease(length);
+  if (!lease) return tl::unexpected(lease.error());
   return decompress_whole(container, parts, start, length);
 }
 
@@ -208,11 +213,13 @@ Status CompressedClusters::read_from_cache(BlockDevice& container, const Part& p
   const uint64_t in_cluster = part.guest.bytes & (cluster_size_ - 1);
   const GuestOffset cluster{part.guest.bytes - in_cluster};
   const Compressed& stream = part.stream;
-  const auto decompress = [&](std::span<std::byte> out) {
+  const auto decompress = [&](std::span<std::byte> out) -> Status {
+    const auto lease = loads_->lease(out.size() + stream.bytes_max);
+    if (!lease) return tl::unexpected(lease.error());
     const Part all{stream, cluster, out};
     return decompress_whole(container, {&all, 1}, stream.at.bytes, stream.bytes_max);
   };
-  auto whole = cache_->get({.owner = owner_, .at = stream.at.bytes}, cluster_size_, decompress, stream.bytes_max);
+  auto whole = cache_->get({.owner = owner_, .at = stream.at.bytes}, cluster_size_, decompress);
   if (!whole) return propagate(whole);
   std::copy_n(whole->get() + in_cluster, part.out.size(), part.out.begin());
   return ok();

@@ -17,6 +17,7 @@
 #include <memory>
 
 #include "base/block_device.hpp"
+#include "base/memory_budget.hpp"
 #include "formats/qcow2/cache.hpp"
 #include "formats/qcow2/entry.hpp"
 
@@ -54,6 +55,7 @@ class CompressedClusters {
   std::unique_ptr<Decompressor> decompressor_;
   std::shared_ptr<Qcow2Cache> cache_;
   uint64_t owner_;
+  std::unique_ptr<MemoryBudget> loads_; /* what is fetched and inflated at the same time */
 };
 
 } // namespace qluks

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/aligned.hpp"
+#include "base/shutdown.hpp"
 #include "base/window.hpp"
 #include "formats/qcow2/change.hpp"
 #include "formats/qcow2/image.hpp"
@@ -25,6 +26,7 @@ namespace qluks {
 namespace {
 
 constexpr uint32_t preferred_block_max = 32 << 20; /* NBD allows no more */
+constexpr int cache_runs_max = 1024;
 
 class Qcow2Layer final : public BlockDevice {
  public:
@@ -57,19 +59,14 @@ class Qcow2Layer final : public BlockDevice {
 
   Result<Extent> extent(uint64_t offset, uint64_t max) override {
     const Looking looking(image_);
-    auto extent = extent_at({offset}, max);
-    if (!extent) return propagate(extent);
-    while (extent->length < max) {
-      const auto next = extent_at({offset + extent->length}, max - extent->length);
-      if (!next || !extent->same_kind(*next)) break;
-      extent->length += next->length;
-    }
-    return extent;
+    return extent_at({offset}, max);
   }
 
+  /* Best effort: a table of small clusters may have millions of runs in one request, of which the first will do. */
   Status cache(uint64_t offset, uint64_t length) override {
     const Looking looking(image_);
-    while (length > 0) {
+    for (int runs = 0; length > 0 && runs < cache_runs_max; ++runs) {
+      if (shutting_down()) return given_up();
       auto run = image_.map.run_at(below_, {offset}, length);
       if (!run) return propagate(run);
       if (Status s = cache_run(*run, {offset}); !s) return s;
@@ -130,6 +127,7 @@ class Qcow2Layer final : public BlockDevice {
   Status read_runs(std::span<std::byte> dst, GuestOffset at) {
     std::vector<CompressedClusters::Part> compressed;
     while (!dst.empty()) {
+      if (shutting_down()) return given_up();
       auto run = image_.map.run_at(below_, at, dst.size());
       if (!run) return propagate(run);
       const auto out = dst.first(static_cast<size_t>(run->length));

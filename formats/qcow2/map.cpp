@@ -10,6 +10,9 @@ namespace qluks {
 
 namespace {
 
+/* Looked at for one run. */
+constexpr int run_slices_max = 64;
+
 /* What is left of the unit of 2^bits bytes that `at` is in. */
 uint64_t rest_of(GuestOffset at, unsigned bits) noexcept {
   const uint64_t unit = uint64_t{1} << bits;
@@ -34,19 +37,26 @@ std::string at_guest(GuestOffset at) { return "guest offset " + hex(at.bytes); }
 
 } // namespace
 
-Qcow2Map::Qcow2Map(const Qcow2Geometry& geometry, std::vector<be64> l1, std::shared_ptr<Qcow2Cache> cache)
-    : geometry_(geometry), l1_(std::move(l1)), cache_(std::move(cache)), owner_(cache_->new_owner()) {}
+Qcow2Map::Qcow2Map(const Qcow2Geometry& geometry, std::vector<be64> l1, Qcow2Cache::TableRoom room,
+                   std::shared_ptr<Qcow2Cache> cache)
+    : geometry_(geometry),
+      l1_(std::move(l1)),
+      l1_room_(std::move(room)),
+      cache_(std::move(cache)),
+      owner_(cache_->new_owner()) {}
 
 Result<Qcow2Map> Qcow2Map::load(BlockDevice& container, const Qcow2Geometry& geometry, HostOffset l1_offset,
                                 uint32_t l1_entries, std::shared_ptr<Qcow2Cache> cache) {
   /* A table that is said to be large in a small file costs no more memory than the file has bytes. */
   const uint64_t to_end = container.size() - std::min(container.size(), l1_offset.bytes);
   const size_t present = static_cast<size_t>(std::min<uint64_t>(l1_entries, (to_end + 7) / sizeof(be64)));
+  auto room = cache->room_for_table(present * sizeof(be64));
+  if (!room) return propagate(room, "L1 table at " + hex(l1_offset.bytes));
   std::vector<be64> l1(present);
   if (Status s = read_zero_padded(container, std::as_writable_bytes(std::span(l1)), l1_offset.bytes); !s) {
     return propagate(s, "L1 table at " + hex(l1_offset.bytes));
   }
-  return Qcow2Map(geometry, std::move(l1), std::move(cache));
+  return Qcow2Map(geometry, std::move(l1), std::move(*room), std::move(cache));
 }
 
 Result<Run> Qcow2Map::run_at(BlockDevice& container, GuestOffset at, uint64_t max) const {
@@ -54,7 +64,7 @@ Result<Run> Qcow2Map::run_at(BlockDevice& container, GuestOffset at, uint64_t ma
   auto first = piece_at(cursor, at, max);
   if (!first) return propagate(first, at_guest(at));
   Run run = *first;
-  while (run.length < max) {
+  while (run.length < max && cursor.slices < run_slices_max) {
     const auto next = piece_at(cursor, {at.bytes + run.length}, max - run.length);
     if (!next || !continues(run, *next)) break;
     run.length += next->length;
@@ -84,6 +94,7 @@ Status Qcow2Map::move_to(Cursor& cursor, HostOffset slice) const {
   auto bytes = this->slice(cursor.container, slice);
   if (!bytes) return propagate(bytes);
   cursor.at = slice;
+  ++cursor.slices;
   cursor.slice = std::move(*bytes);
   return ok();
 }

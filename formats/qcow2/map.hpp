@@ -31,8 +31,10 @@ class Qcow2Map {
   static Result<Qcow2Map> load(BlockDevice& container, const Qcow2Geometry& geometry, HostOffset l1_offset,
                                uint32_t l1_entries, std::shared_ptr<Qcow2Cache> cache);
 
-  /* The run that starts at `at`, as long as it goes on but at most `max` > 0 bytes.  A compressed cluster is never
-   * joined.  An entry that is damaged fails when it is the first one, and else ends the run. */
+  /* The run that starts at `at`, as long as it goes on but at most `max` > 0 bytes, and not beyond what a few dozen
+   * slices of L2 tables tell: where tables are small, a request that is long would have thousands of them read for one
+   * run.  A compressed cluster is never joined.  An entry that is damaged fails when it is the first one, and else ends
+   * the run. */
   Result<Run> run_at(BlockDevice& container, GuestOffset at, uint64_t max) const;
 
   const Qcow2Geometry& geometry() const noexcept { return geometry_; }
@@ -59,15 +61,18 @@ class Qcow2Map {
     BlockDevice& container;
     HostOffset at;
     Qcow2Cache::Bytes slice; /* null: none yet */
+    int slices = 0;          /* that were looked at */
   };
 
-  Qcow2Map(const Qcow2Geometry& geometry, std::vector<be64> l1, std::shared_ptr<Qcow2Cache> cache);
+  Qcow2Map(const Qcow2Geometry& geometry, std::vector<be64> l1, Qcow2Cache::TableRoom room,
+           std::shared_ptr<Qcow2Cache> cache);
 
   Result<Run> piece_at(Cursor& cursor, GuestOffset at, uint64_t max) const;
   Status move_to(Cursor& cursor, HostOffset slice) const;
 
   Qcow2Geometry geometry_;
   std::vector<be64> l1_; /* entries that the file holds; 0 from there on */
+  Qcow2Cache::TableRoom l1_room_;
   std::shared_ptr<Qcow2Cache> cache_;
   uint64_t owner_;
 };

@@ -191,7 +191,7 @@ TEST(MemoryBudget, ThreadsNeverHoldMoreThanItsLimit) {
   for (unsigned bytes = 1; bytes <= 8; ++bytes) {
     threads.emplace_back([&, bytes] {
       for (int i = 0; i < 500; ++i) {
-        const MemoryBudget::Lease lease(budget, bytes);
+        const auto lease = budget.lease(bytes);
         const unsigned now = held += bytes;
         for (unsigned seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
         }
@@ -206,8 +206,8 @@ TEST(MemoryBudget, ThreadsNeverHoldMoreThanItsLimit) {
 
 TEST(MemoryBudget, ALeaseBeyondTheLimitIsGrantedAlone) {
   MemoryBudget budget(10);
-  { const MemoryBudget::Lease lease(budget, 11); }
-  const MemoryBudget::Lease lease(budget, 12);
+  { const auto lease = budget.lease(11); }
+  const auto lease = budget.lease(12);
 }
 
 TEST(PageBuffer, EverySizeIsWritableToItsEnd) {
