@@ -29,12 +29,15 @@ Status Sources::prepare(const std::string& source) {
 }
 
 Result<SharedDevice> Sources::open(const std::string& source) {
-  const std::lock_guard lock(mutex_);
-  auto& known = opened_[source];
-  if (known) return known;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto known = opened_.find(source); known != opened_.end()) return known->second;
+  }
+  /* Without the lock: an NBD server may take its time.  Of two that open it at once, the first one's device stays. */
   auto device = open_source(source);
-  if (device) known = *device;
-  return device;
+  if (!device) return propagate(device);
+  const std::lock_guard lock(mutex_);
+  return opened_.emplace(source, std::move(*device)).first->second;
 }
 
 } // namespace qluks

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The files beside the image that parameters name: backing files, the external data file, a detached header.
  *
- * A source is a path or an NBD URI.  Each is opened once for the whole server and shared by every export.  Local
+ * A source is a path or an NBD URI.  Each is opened once for the whole server, while no lock is held, and shared by every export.  Local
  * files are opened before nbdkit serves, so that a missing one is an error at start and a change of user or of
  * working directory does not matter; NBD URIs wait for whoever needs them first.
  */

@@ -181,6 +181,7 @@ e2e_tests = \
 	tests/e2e/secrets_test.py \
 	tests/e2e/serving_test.py \
 	tests/e2e/shutdown_test.py \
+	tests/e2e/waits_test.py \
 	$(END)
 TESTS += $(e2e_tests)
 EXTRA_DIST += \

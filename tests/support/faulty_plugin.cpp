@@ -40,6 +40,8 @@ struct Control {
   Word lie;     /* a Lie */
   Word seed;    /* of what is random */
   Word size;    /* of the image, instead of its own; 0: its own */
+  Word hang;    /* reads of the export "hung" wait as long as this is not 0 */
+  Word hanging; /* that many of them wait now */
 };
 
 Control* control = nullptr;
@@ -88,7 +90,22 @@ int config_complete() {
   return -1;
 }
 
-void* open_connection(int /*readonly*/) { return fails("open") ? nullptr : control; }
+/* The handle of a connection says whether its export hangs. */
+bool of_hung_export = true;
+bool of_other_export = false;
+
+void* open_connection(int /*readonly*/) {
+  if (fails("open")) return nullptr;
+  const char* name = nbdkit_export_name();
+  return name != nullptr && strcmp(name, "hung") == 0 ? &of_hung_export : &of_other_export;
+}
+
+void wait_if_hung(void* handle) {
+  if (handle != &of_hung_export || control->hang == 0) return;
+  ++control->hanging;
+  while (control->hang != 0) usleep(2000);
+  --control->hanging;
+}
 
 int64_t get_size(void* /*handle*/) {
   if (fails("get_size")) return -1;
@@ -118,7 +135,8 @@ int read_file(int fd, void* buffer, uint32_t count, uint64_t offset) {
   return 0;
 }
 
-int read(void* /*handle*/, void* buffer, uint32_t count, uint64_t offset, uint32_t /*flags*/) {
+int read(void* handle, void* buffer, uint32_t count, uint64_t offset, uint32_t /*flags*/) {
+  wait_if_hung(handle);
   if (fails("pread")) return -1;
   const uint64_t lie = control->lie;
   std::minstd_rand random(static_cast<uint32_t>(control->seed * 7919 + control->calls));

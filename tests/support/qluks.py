@@ -403,7 +403,7 @@ class Server:
 class FaultControl:
     """The shared memory that faulty_plugin and failing_new look at."""
 
-    WORDS = ("calls", "fail_at", "always", "error", "hits", "lie", "seed", "size")
+    WORDS = ("calls", "fail_at", "always", "error", "hits", "lie", "seed", "size", "hang", "hanging")
 
     def __init__(self, path):
         self.path = path
