@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Built by "make bench", never by "make check": see bench/README.md.
-EXTRA_DIST += bench/README.md bench/bench_extents.py bench/bench_servers.py
+EXTRA_DIST += bench/README.md bench/bench_extents.py bench/bench_servers.py bench/bench_writing.py
 if HAVE_BENCHMARK
 EXTRA_PROGRAMS += bench_crypto
 bench_crypto_SOURCES = \
@@ -27,5 +27,7 @@ bench-servers: nbdkit-qluks-filter.la
 
 bench-extents: nbdkit-qluks-filter.la
 	/usr/bin/python3 $(srcdir)/bench/bench_extents.py --filter .libs/nbdkit-qluks-filter.so $(BENCH_OPTIONS)
-.PHONY: bench bench-extents bench-servers
+bench-writing: nbdkit-qluks-filter.la
+	/usr/bin/python3 $(srcdir)/bench/bench_writing.py --filter .libs/nbdkit-qluks-filter.so $(BENCH_OPTIONS)
+.PHONY: bench bench-extents bench-servers bench-writing
 CLEANFILES += bench_crypto

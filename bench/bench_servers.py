@@ -384,4 +384,5 @@ def main():
                 count_requests(name, options, directory)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 
 import os
 import random
+import shutil
 
 import qluks
 
@@ -169,6 +170,96 @@ class Luks2(TestCase):
             h.flush()
             self.assert_same(h.pread(512, qluks.MIB), CONTENT[qluks.MIB:qluks.MIB + 512])
         self.assertLess(os.stat(image).st_blocks, blocks - 1024)
+
+
+class Stacks(TestCase):
+    """Whatever lies below or above: what is written is read back, and no request ends the server."""
+
+    def fresh(self, name, content):
+        """A copy of a volume that is made once."""
+        if not os.path.exists(self.path(name)):
+            self.luks2(name, content, "--sector-size", 4096)
+        return shutil.copyfile(self.path(name), self.path("copy.luks"))
+
+    def use(self, *args, options=(), filters=()):
+        image = self.fresh("volume.luks", CONTENT)
+        server = self.server("file", image, PASS, "qluks-discard=true", *args, options=options, filters=filters)
+        model = bytearray(CONTENT)
+        with server.connect(extents=True) as h:
+            if h.is_read_only():
+                return
+            if h.can_fua() and h.can_zero():
+                write_at_random(h, model, 3, 40)
+            else:
+                self.write_in_order(h, model)
+            for flags in () if not h.can_zero() else (0, NO_HOLE, qluks.nbd.CMD_FLAG_FAST_ZERO if h.can_fast_zero() else 0):
+                try:
+                    h.zero(70000, 1000, flags)
+                    model[1000:71000] = bytes(70000)
+                except qluks.nbd.Error as e:
+                    self.assertTrue(flags & qluks.nbd.CMD_FLAG_FAST_ZERO, e)
+            if h.can_flush():
+                h.flush()
+            self.assert_same(qluks.read_all(h), bytes(model))
+            if h.can_trim():
+                h.trim(100000, 4096 + 7)
+        self.assertTrue(server.is_alive())
+        server.stop()
+
+    def write_in_order(self, h, model):
+        for offset, length in ((0, 5000), (4097, 1), (8192, 65536)):
+            data = os.urandom(length)
+            h.pwrite(data, offset)
+            model[offset:offset + length] = data
+
+    def test_below(self):
+        for filters, args in ((["fua"], ["fuamode=emulate"]), (["fua"], ["fuamode=native"]),
+                              (["fua"], ["fuamode=discard"]), (["nozero"], ["zeromode=none"]),
+                              (["nozero"], ["zeromode=emulate"]), (["nozero"], ["zeromode=notrim"]),
+                              (["noparallel"], ["serialize=requests"]), (["noparallel"], ["serialize=all-requests"]),
+                              (["noparallel"], ["serialize=connections"]),
+                              (["blocksize-policy"], ["blocksize-minimum=4096", "blocksize-error-policy=error"]),
+                              (["blocksize-policy"], ["blocksize-minimum=4096", "blocksize-preferred=4096",
+                                                      "blocksize-maximum=64k", "blocksize-error-policy=error"]),
+                              (["blocksize"], ["minblock=4096", "maxdata=64k", "maxlen=64k"]), (["cow"], []),
+                              (["cache"], ["cache=writethrough"]), (["cache"], ["cache=unsafe"]), (["readahead"], []),
+                              (["retry"], ["retries=1"]),
+                              (["log"], [f"logfile={os.devnull}"]), (["noextents"], []),
+                              (["nocache"], ["cachemode=none"])):
+            with self.subTest(filters=filters, args=args):
+                self.use(*args, filters=filters)
+
+    def test_above(self):
+        for filters, args in ((["cow"], []), (["cache"], []), (["blocksize"], ["minblock=512", "maxdata=64k"]),
+                              (["readahead"], []), (["retry"], ["retries=1"]), (["log"], [f"logfile={os.devnull}"]),
+                              (["fua"], ["fuamode=force"]), (["noparallel"], ["serialize=requests"]),
+                              (["stats"], [f"statsfile={os.devnull}"])):
+            with self.subTest(filters=filters, args=args):
+                options = [f"--filter={name}" for name in filters]
+                self.use(*args, options=options)
+
+    def test_errors_of_the_plugin_reach_the_client(self):
+        """Each kind, with every number that nbdkit passes on; the server lives."""
+        for request, call in (("pwrite", lambda h: h.pwrite(bytes(4096), 0)), ("zero", lambda h: h.zero(4096, 0)),
+                              ("trim", lambda h: h.trim(8192, 0)), ("pread", lambda h: h.pwrite(b"x", 1))):
+            for number in ("EIO", "ENOSPC", "EPERM", "ENOMEM", "EINVAL"):
+                with self.subTest(request=request, number=number):
+                    image = self.fresh("small.luks", bytes(65536))
+                    control = self.path("inject")
+                    if os.path.exists(control):
+                        os.unlink(control)
+                    below = "pwrite" if request == "zero" else request  # zeroes are encrypted
+                    server = self.server("file", image, PASS, "qluks-discard=true", f"error-{below}={number}",
+                                         f"error-{below}-rate=100%", f"error-{below}-file={control}", filters=["error"])
+                    with server.connect() as h:
+                        with open(control, "w"):
+                            pass
+                        with self.assertRaises(qluks.nbd.Error):
+                            call(h)
+                        os.unlink(control)
+                        call(h)
+                    self.assertTrue(server.is_alive())
+                    server.stop()
 
 
 class Contract(TestCase):
