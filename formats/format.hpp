@@ -32,6 +32,9 @@ class Format {
 
   /* Why the disk may not be written although what lies below it could be, for the operator; empty: it may be. */
   virtual std::string why_read_only() const { return {}; }
+
+  /* Does `below` hold something else by now than what was opened?  A cheap look, not a proof. */
+  virtual bool has_changed(BlockDevice& /*below*/) const { return false; }
 };
 
 } // namespace qluks

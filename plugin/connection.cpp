@@ -29,8 +29,13 @@ Status Connection::prepare(nbdkit_next* next, ImageRegistry& registry, const Ima
   if (file_ && file_->may_write()) {
     if (Status s = file_->check_size((*device)->size()); !s) return s;
   }
-  auto image = registry.get(key_, [&] { return Image::open(**device, options, key_.read_only); });
+  bool opened_now = false;
+  auto image = registry.get(key_, [&] {
+    opened_now = true;
+    return Image::open(**device, options, key_.read_only);
+  });
   if (!image) return propagate(image);
+  if (!opened_now && (*image)->has_changed(**device)) say_changed(**image);
   if (!(*image)->hint().empty()) {
     const std::string line = "export " + in_quotes(key_.name) + ": " + (*image)->hint();
     if (registry.is_news(line)) log_warning(line);
@@ -45,6 +50,14 @@ Status Connection::prepare(nbdkit_next* next, ImageRegistry& registry, const Ima
 }
 
 /* One line an image, whatever the number of connections. */
+void Connection::say_changed(const Image& image) const {
+  std::call_once(image.writes().said_changed, [&] {
+    log_warning("export " + in_quotes(key_.name) +
+                " was changed by another program while it is served: clients may see other data than they should until "
+                "all have left and come again");
+  });
+}
+
 void Connection::say_read_only(const std::string& why) const {
   std::call_once(image_->writes().said_read_only,
                  [&] { log_warning("export " + in_quotes(key_.name) + " is served read-only: " + why); });

@@ -48,6 +48,7 @@ class Connection {
   BlockDevice& top() const noexcept { return stack_->top(); }
   void find_abilities();
   void say_read_only(const std::string& why) const;
+  void say_changed(const Image& image) const;
   template <class WriteFn>
   Status write_with(Fua fua, WriteFn&& write);
 

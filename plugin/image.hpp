@@ -52,6 +52,7 @@ struct WriteState {
   RangeLock blocks; /* of the plugin, if it takes whole ones only */
   std::once_flag said_read_only;
   std::once_flag said_no_flush;
+  std::once_flag said_changed;
 };
 
 class Image {
@@ -66,6 +67,11 @@ class Image {
 
   /* Why it is served read-only although the plugin could write; empty: it is not. */
   std::string why_read_only() const;
+
+  /* Does the container look as if another program had written it since it was opened? */
+  bool has_changed(BlockDevice& container) const {
+    return !layers_.formats.empty() && layers_.formats.front()->has_changed(container);
+  }
 
   /* What the user may have meant instead, for the operator; empty: nothing. */
   const std::string& hint() const noexcept { return layers_.hint; }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <algorithm>
+#include <vector>
 
 #include "base/log.hpp"
 #include "base/window.hpp"
@@ -12,9 +13,12 @@ namespace qluks {
 
 namespace {
 
+/* Of an L1 table, when a client comes to an image that others have open. */
+constexpr uint64_t l1_looked_at = 64 * 1024;
+
 class OpenedQcow2 final : public Qcow2Format {
  public:
-  explicit OpenedQcow2(Qcow2Image image) : image_(std::move(image)) {}
+  OpenedQcow2(Qcow2Image image, bool is_snapshot) : image_(std::move(image)), is_snapshot_(is_snapshot) {}
 
   /* An image that must not be written is served read-only. */
   void open_for_writing(BlockDevice& container, const Qcow2Options& options) {
@@ -39,6 +43,20 @@ class OpenedQcow2 final : public Qcow2Format {
 
   std::string why_read_only() const override { return why_read_only_; }
 
+  /* Another program that allocates clusters changes the L1 table, sooner or later. */
+  bool has_changed(BlockDevice& below) const override {
+    if (image_.writer) return false; /* it changes them itself, and nobody else may */
+    const auto now = read_qcow2_header(below);
+    if (!now) return false; /* storage that fails now says nothing */
+    const Qcow2Header& then = image_.header;
+    if (now->size != then.size || now->l1_offset != then.l1_offset || now->l1_entries != then.l1_entries) return true;
+    if (is_snapshot_) return false;
+    std::vector<std::byte> l1(
+        static_cast<size_t>(std::min<uint64_t>(image_.map.l1_entries() * sizeof(be64), l1_looked_at)));
+    if (l1.empty() || !read_zero_padded(below, l1, then.l1_offset.bytes)) return false;
+    return !std::equal(l1.begin(), l1.end(), image_.map.l1_bytes());
+  }
+
   bool encrypted() const noexcept override { return image_.crypt.has_value(); }
 
  private:
@@ -46,6 +64,7 @@ class OpenedQcow2 final : public Qcow2Format {
   static constexpr uint64_t changed_tables_part = 4;
 
   Qcow2Image image_;
+  bool is_snapshot_;
   std::string why_read_only_;
 };
 
@@ -131,7 +150,7 @@ Result<std::unique_ptr<Qcow2Format>> open_qcow2(BlockDevice& container, Qcow2Hea
   Qcow2Image image{std::move(header), disk->disk_size,   std::move(*map), std::move(compressed),
                    std::move(*crypt), options.data_file, options.backing};
   log_opened(image);
-  auto opened = std::make_unique<OpenedQcow2>(std::move(image));
+  auto opened = std::make_unique<OpenedQcow2>(std::move(image), !options.snapshot.empty());
   opened->open_for_writing(container, options);
   return opened;
 }

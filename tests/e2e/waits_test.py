@@ -115,6 +115,24 @@ class BoundedWork(TestCase):
             pass
 
 
+class ChangedUnderUs(TestCase):
+    def test_said_once_when_the_next_client_comes(self):
+        image = self.path("image.qcow2")
+        qluks.run("qemu-img", "create", "-f", "qcow2", image, "1M")
+        server = self.server("file", image, options=["-r"])
+        with server.connect() as first:
+            self.assertEqual(first.pread(512, 0), bytes(512))
+            with server.connect():
+                self.assertEqual(server.errors(), [])
+            qluks.run("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 64k", image)
+            with server.connect(), server.connect():
+                pass
+        self.assertEqual(len(server.errors()), 1)
+        self.assertIn("was changed by another program while it is served", server.errors()[0])
+        with server.connect() as later:
+            self.assertEqual(later.pread(512, 0), b"\1" * 512)
+
+
 class Neighbours(TestCase):
     def test_dear_derivation_holds_up_nobody(self):
         server = self.server(*self.exports(dear=self.luks1_of_hours("dear.luks"), dear2=self.luks1_of_hours("dear2.luks"),
