@@ -202,6 +202,17 @@ check_PROGRAMS += write_guest
 write_guest_SOURCES = tests/support/write_guest.cpp
 write_guest_LDADD = libformats.la libsectorcrypto.la libbase.la
 
+# Cuts the power while one is written, in every way.
+check_PROGRAMS += power_cut
+power_cut_SOURCES = \
+	tests/support/memory_device.hpp \
+	tests/support/power_cut.cpp \
+	tests/support/qcow2_check.cpp \
+	tests/support/qcow2_check.hpp \
+	tests/support/writable_device.hpp \
+	$(END)
+power_cut_LDADD = libformats.la libsectorcrypto.la libbase.la
+
 # For nbdkit: a plugin that fails, and memory that does.  The rpath makes libtool build shared objects.
 check_LTLIBRARIES = faulty_plugin.la failing_new.la
 faulty_plugin_la_SOURCES = tests/support/faulty_plugin.cpp
@@ -209,7 +220,7 @@ faulty_plugin_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS)
 faulty_plugin_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -rpath /nowhere
 failing_new_la_SOURCES = tests/support/failing_new.cpp
 failing_new_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -rpath /nowhere
-faults_tests = tests/faults/nbdkit_test.py
+faults_tests = tests/faults/nbdkit_test.py tests/faults/power_cut_test.py
 TESTS += $(faults_tests)
 EXTRA_DIST += $(faults_tests)
 
@@ -226,6 +237,7 @@ long_tests = \
 	tests/dm-crypt-vm.sh \
 	tests/conformance/luks_malformed_test.py \
 	tests/faults/long.sh \
+	tests/faults/power_cut_long.sh \
 	$(END)
 EXTRA_DIST += $(long_tests) tests/skips.sh tests/dm-crypt/cases.py tests/dm-crypt/init.sh
 clean-local:
