@@ -15,6 +15,23 @@ namespace {
 
 std::string bytes_text(uint64_t bytes) { return std::to_string(bytes) + " bytes"; }
 
+/* Without the lock for as long as it lives; what has to happen afterwards happens in any case. */
+template <class After>
+class Unlocked {
+ public:
+  Unlocked(std::unique_lock<std::mutex>& lock, After after) : lock_(lock), after_(std::move(after)) { lock_.unlock(); }
+  Unlocked(const Unlocked&) = delete;
+  Unlocked& operator=(const Unlocked&) = delete;
+  ~Unlocked() {
+    lock_.lock();
+    after_();
+  }
+
+ private:
+  std::unique_lock<std::mutex>& lock_;
+  After after_;
+};
+
 } // namespace
 
 Qcow2Writer::Qcow2Writer(const Qcow2Header& header, Qcow2Map& map, Qcow2Refcounts refcounts, uint64_t tables_bytes_max)
@@ -68,12 +85,12 @@ Status Qcow2Writer::begin(BlockDevice& container) {
   if (Status s = wait_until(changed_, lock, [&] { return !preparing_; }); !s) return s;
   if (prepared_) return ok();
   preparing_ = true;
-  lock.unlock();
+  const Unlocked prepared(lock, [&] {
+    preparing_ = false;
+    changed_.notify_all();
+  });
   Status s = prepare_header(container);
-  lock.lock();
-  preparing_ = false;
-  prepared_ = static_cast<bool>(s);
-  changed_.notify_all();
+  if (s) prepared_ = true;
   return s;
 }
 
@@ -85,11 +102,13 @@ Status Qcow2Writer::load_block(Lock& lock, BlockDevice& container, uint64_t bloc
   PageBuffer bytes = make_page_buffer(length);
   const HostOffset at = refcounts_.block_at(block);
   loading_.insert(block);
-  lock.unlock();
-  Status s = read_zero_padded(container, {bytes.get(), length}, at.bytes);
-  lock.lock();
-  loading_.erase(block);
-  changed_.notify_all();
+  Status s = [&] {
+    const Unlocked loaded(lock, [&] {
+      loading_.erase(block);
+      changed_.notify_all();
+    });
+    return read_zero_padded(container, {bytes.get(), length}, at.bytes);
+  }();
   if (!s) return propagate(s, "refcount block at " + hex(at.bytes));
   if (!writing_back_) refcounts_.shrink();
   refcounts_.insert(block, std::move(bytes));
@@ -115,8 +134,8 @@ Status Qcow2Writer::make_block(uint64_t block, uint64_t limit) {
   const HostClusters clusters = refcounts_.new_block_clusters(block);
   if (clusters.first >= limit) return fail(Errc::out_of_bounds, "", ENOSPC);
   if (Status s = check_unused(clusters); !s) return s;
-  metadata_.add(clusters, Qcow2Part::refcount_block);
   refcounts_.make_block(block);
+  metadata_.add(clusters, Qcow2Part::refcount_block);
   return ok();
 }
 
@@ -126,7 +145,12 @@ Status Qcow2Writer::grow_table(uint64_t limit) {
   if (clusters->first + clusters->count > limit) return fail(Errc::out_of_bounds, "", ENOSPC);
   if (Status s = check_unused(*clusters); !s) return s;
   const HostClusters old = refcounts_.table_clusters();
-  refcounts_.grow_table(*clusters);
+  try {
+    refcounts_.grow_table(*clusters);
+  } catch (...) {
+    ended_ = true; /* half of a table is worse than none */
+    throw;
+  }
   const HostClusters table = refcounts_.table_clusters();
   metadata_.add({clusters->first, table.first - clusters->first}, Qcow2Part::refcount_block);
   metadata_.add(table, Qcow2Part::refcount_table);
@@ -255,15 +279,21 @@ Result<std::vector<Qcow2Cache::Pin>> Qcow2Writer::fill_table(BlockDevice& contai
 
 void Qcow2Writer::enter_table(uint64_t l1_index, HostOffset old_table, HostOffset table,
                               std::vector<Qcow2Cache::Pin> slices) {
-  const Lock lock(mutex_);
+  /* All that takes memory first: then the table is in all of these or in none. */
+  std::map<uint64_t, ChangedSlice> changed;
   for (size_t i = 0; i < slices.size(); ++i) {
-    ChangedSlice& slice = slices_[table.bytes + i * slice_bytes(geometry())];
+    ChangedSlice& slice = changed[table.bytes + i * slice_bytes(geometry())];
     slice.pin = std::move(slices[i]);
     slice.sectors.set();
   }
-  new_tables_.insert(table.bytes);
-  l1_sectors_.insert(l1_index * sizeof(be64) / sector_bytes);
+  std::set<uint64_t> new_table{table.bytes};
+  std::set<uint64_t> l1_sector{l1_index * sizeof(be64) / sector_bytes};
+  const Lock lock(mutex_);
+  released_.reserve(released_.size() + 1);
   metadata_.add({table.bytes >> cluster_bits_, 1}, Qcow2Part::l2_table);
+  slices_.merge(changed);
+  new_tables_.merge(new_table);
+  l1_sectors_.merge(l1_sector);
   if (old_table.bytes != 0) release({old_table.bytes >> cluster_bits_, 1});
   if (old_table.bytes == 0) checked_[l1_index] = ~uint32_t{0};
   map_.set_l1_entry(l1_index, table.bytes | qcow2_copied);

@@ -172,6 +172,35 @@ class Serving(TestCase):
                 self.assert_clean(image, crypt)
                 self.assert_same(self.content_of(image, crypt), content)
 
+    def test_qcow2_around_and_inside_of_luks(self):
+        content = qluks.source_bytes(2 * qluks.MIB)
+        volume = self.luks1("volume", content)
+        around = self.path("around.qcow2")
+        qluks.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", volume, around)
+        disk = self.read(self.qcow2("disk.qcow2", content))
+        inside = self.luks1("inside", disk + bytes(8 * qluks.MIB))
+        cases = ((around, [PASS], f"driver=luks,key-secret=s,file.driver=qcow2,file.file.filename={around}"),
+                 (inside, [PASS, "qluks-layers=luks,qcow2"],
+                  f"driver=qcow2,file.driver=luks,file.key-secret=s,file.file.filename={inside}"))
+        for image, args, opts in cases:
+            with self.subTest(image=image):
+                if image == around:
+                    self.give_room(image)
+                expected = bytearray(content)
+                server = self.serve(image, *args)
+                with server.connect() as h:
+                    for offset, length in ((100, 5000), (CLUSTER - 7, 2 * CLUSTER), (20 * CLUSTER, 3 * CLUSTER)):
+                        expected[offset:offset + length] = b"w" * length
+                        h.pwrite(b"w" * length, offset)
+                    h.flush()
+                    self.assert_same(qluks.read_all(h), bytes(expected))
+                server.stop()
+                raw = self.path("content.raw")
+                qluks.run("qemu-img", "convert", *qluks.qemu_secret(), "--image-opts", opts, "-O", "raw", raw)
+                self.assert_same(self.read(raw), bytes(expected))
+                qluks.run("qemu-img", "check", *qluks.qemu_secret(), "--image-opts", opts.replace(
+                    "driver=luks,key-secret=s,file.driver=qcow2,file.file", "driver=qcow2,file"))
+
     def test_what_was_not_flushed_is_written_when_the_client_goes(self):
         image = self.empty()
         self.give_room(image)
