@@ -9,8 +9,10 @@
 
 #include <array>
 #include <cstdio>
+#include <fstream>
 #include <memory>
 #include <new>
+#include <string>
 
 #include "bench/limits.hpp"
 #include "bench/rivals.hpp"
@@ -75,7 +77,9 @@ void add_limits(std::vector<Contestant>& contestants, unsigned aes_rounds) {
 
 /* The limit of the registers that a kernel uses; none for nettle's, which uses whatever nettle was built with. */
 int limit_of(const std::vector<Contestant>& contestants, std::string_view kernel) {
-  const std::string_view name = kernel == "vaes512" ? "zmm limit" : kernel == "vaes256" ? "ymm limit" : "xmm limit";
+  const std::string_view name = kernel.starts_with("vaes512")   ? "zmm limit"
+                                : kernel.starts_with("vaes256") ? "ymm limit"
+                                                                : "xmm limit";
   for (size_t i = 0; i < contestants.size(); ++i) {
     if (contestants[i].name == name) return static_cast<int>(i);
   }
@@ -210,7 +214,23 @@ void register_all() {
   register_case(make_argon2_race().title(), results.argon2, make_argon2_race, {5, 0.1});
 }
 
+/* Maker, family and model: what is free beside AES differs between them. */
+void print_cpu() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  std::string line;
+  std::printf("\nCPU:");
+  while (std::getline(cpuinfo, line) && !line.empty()) { /* an empty line ends the first CPU */
+    for (const std::string_view field : {"vendor_id", "cpu family", "model"}) {
+      const size_t colon = line.find(':');
+      const size_t end = line.find_last_not_of("\t ", colon - 1);
+      if (colon == std::string::npos || line.substr(0, end + 1) != field) continue;
+      std::printf(" %s%s", field == "vendor_id" ? "" : (std::string(field) + " ").c_str(), line.c_str() + colon + 2);
+    }
+  }
+}
+
 void print_results() {
+  print_cpu();
   std::printf("\nengines:");
   for (const Kernel* kernel : ranked_kernels(this_cpu())) std::printf(" %s", kernel->name.data());
   std::printf("; libraries:");

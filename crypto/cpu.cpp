@@ -9,6 +9,7 @@
 #endif
 
 #include <cstdint>
+#include <cstring>
 
 namespace qluks {
 
@@ -35,6 +36,15 @@ uint64_t read_xcr0() noexcept {
   uint32_t high = 0;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (uint64_t{high} << 32) | low;
+}
+
+/* Every family of AMD's with VAES (25, 26), and Hygon's, which are of the same design. */
+bool is_slow_clmul_maker(const CpuidLeaf& maker) noexcept {
+  const auto is = [&maker](const char(&name)[13]) {
+    return std::memcmp(&maker.ebx, name, 4) == 0 && std::memcmp(&maker.edx, name + 4, 4) == 0 &&
+           std::memcmp(&maker.ecx, name + 8, 4) == 0;
+  };
+  return is("AuthenticAMD") || is("HygonGenuine");
 }
 
 /* Ice Lake and Tiger Lake, by family 6 model.  Their successors (Rocket Lake, Sapphire Rapids and later) and AMD's
@@ -76,6 +86,7 @@ CpuFeatures detect_cpu() noexcept {
   cpu.vpclmulqdq = cpu.avx2 && has_bit(extended.ecx, 10);
   cpu.avx512 = cpu.avx2 && zmm_saved && has_bit(extended.ebx, 16) && has_bit(extended.ebx, 17) &&
                has_bit(extended.ebx, 30) && has_bit(extended.ebx, 31);
+  cpu.slow_clmul = is_slow_clmul_maker(cpuid(0));
   cpu.slow_zmm = is_slow_zmm_model(basic.eax);
   return cpu;
 }

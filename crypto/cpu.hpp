@@ -17,6 +17,9 @@ struct CpuFeatures {
   /* The first generations with VAES and AVX-512 lower their clock, and their neighbours', when 512-bit vectors are
    * in use. */
   bool slow_zmm = false;
+
+  /* AMD: carry-less products of vectors take the time of AES instructions, on the same units. */
+  bool slow_clmul = false;
 };
 
 /* Asks the CPU. */

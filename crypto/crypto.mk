@@ -54,6 +54,7 @@ libsectorcrypto_la_SOURCES += \
 	crypto/aes/vector_cbc.hpp \
 	crypto/aes/vector_iv.hpp \
 	crypto/aes/vector_tweak.hpp \
+	crypto/aes/vector_tweak_shift.hpp \
 	crypto/aes/vector_xts.hpp \
 	crypto/aes/vector_xts_interleaved.hpp \
 	crypto/isa.hpp \

@@ -16,18 +16,41 @@ namespace qluks {
 
 namespace {
 
+#if defined(__x86_64__)
+bool has_vaes512(const CpuFeatures& cpu) noexcept { return cpu.aes && cpu.vaes && cpu.vpclmulqdq && cpu.avx512; }
+bool has_vaes256(const CpuFeatures& cpu) noexcept { return cpu.aes && cpu.vaes && cpu.vpclmulqdq && cpu.avx2; }
+#endif
+
 constexpr Kernel all_kernels[] = {
 #if defined(__x86_64__)
+    {.name = "vaes512shift",
+     .supported = has_vaes512,
+     .rank = [](const CpuFeatures& cpu) noexcept { return cpu.slow_clmul ? 45
+                                                          : cpu.slow_zmm ? 24
+                                                                         : 35; },
+     .expand_key = expand_key_aesni,
+     .xts_encrypt = xts_encrypt_vaes512shift,
+     .xts_decrypt = xts_decrypt_vaes512shift,
+     .cbc_encrypt = cbc_encrypt_vaes512,
+     .cbc_decrypt = cbc_decrypt_vaes512},
     {.name = "vaes512",
-     .supported = [](const CpuFeatures& cpu) noexcept { return cpu.aes && cpu.vaes && cpu.vpclmulqdq && cpu.avx512; },
+     .supported = has_vaes512,
      .rank = [](const CpuFeatures& cpu) noexcept { return cpu.slow_zmm ? 25 : 40; },
      .expand_key = expand_key_aesni,
      .xts_encrypt = xts_encrypt_vaes512,
      .xts_decrypt = xts_decrypt_vaes512,
      .cbc_encrypt = cbc_encrypt_vaes512,
      .cbc_decrypt = cbc_decrypt_vaes512},
+    {.name = "vaes256shift",
+     .supported = has_vaes256,
+     .rank = [](const CpuFeatures& cpu) noexcept { return cpu.slow_clmul ? 33 : 28; },
+     .expand_key = expand_key_aesni,
+     .xts_encrypt = xts_encrypt_vaes256shift,
+     .xts_decrypt = xts_decrypt_vaes256shift,
+     .cbc_encrypt = cbc_encrypt_vaes256,
+     .cbc_decrypt = cbc_decrypt_vaes256},
     {.name = "vaes256",
-     .supported = [](const CpuFeatures& cpu) noexcept { return cpu.aes && cpu.vaes && cpu.vpclmulqdq && cpu.avx2; },
+     .supported = has_vaes256,
      .rank = [](const CpuFeatures&) noexcept { return 30; },
      .expand_key = expand_key_aesni,
      .xts_encrypt = xts_encrypt_vaes256,

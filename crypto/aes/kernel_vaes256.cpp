@@ -2,7 +2,8 @@
 /* AES on 256-bit vectors: two blocks an instruction, two instructions a cycle on CPUs with two AES units.
  *
  * For CPUs with VAES and VPCLMULQDQ but without AVX-512, or with an AVX-512 that costs clock speed.  16 registers do
- * not hold the round keys, which come from memory; one load feeds a round of all vectors in flight.
+ * not hold the round keys, which come from memory; one load feeds a round of all vectors in flight.  vaes256shift is
+ * for AMD's CPUs, as vaes512shift is.
  */
 #include <immintrin.h>
 
@@ -63,6 +64,18 @@ struct Vector {
     return {_mm256_bsrli_epi128(x.v, Bytes)};
   }
 
+  QLUKS_STEP static Vector shift_halves_left(Vector x, Vector counts) noexcept {
+    return {_mm256_sllv_epi64(x.v, counts.v)};
+  }
+  QLUKS_STEP static Vector shift_halves_right(Vector x, Vector counts) noexcept {
+    return {_mm256_srlv_epi64(x.v, counts.v)};
+  }
+  template <int Bits>
+  QLUKS_STEP static Vector shift_halves_left(Vector x) noexcept {
+    return {_mm256_slli_epi64(x.v, Bits)};
+  }
+  QLUKS_STEP static Vector swap_halves(Vector x) noexcept { return {_mm256_shuffle_epi32(x.v, 0x4e)}; }
+
   QLUKS_STEP static Vector preceding(Vector before, Vector now) noexcept {
     return {_mm256_permute2x128_si256(before.v, now.v, 0x21)};
   }
@@ -72,12 +85,19 @@ struct Vector {
 } // namespace qluks
 
 #include "crypto/aes/vector_cbc.hpp"
+#include "crypto/aes/vector_tweak_shift.hpp"
 #include "crypto/aes/vector_xts.hpp"
 
 namespace qluks {
 
 void xts_encrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::encrypt>(keys, run); }
 void xts_decrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::decrypt>(keys, run); }
+void xts_encrypt_vaes256shift(const SectorKeys& keys, const SectorRun& run) noexcept {
+  xts<Direction::encrypt, ByShifts>(keys, run);
+}
+void xts_decrypt_vaes256shift(const SectorKeys& keys, const SectorRun& run) noexcept {
+  xts<Direction::decrypt, ByShifts>(keys, run);
+}
 void cbc_encrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt(keys, run); }
 void cbc_decrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt(keys, run); }
 

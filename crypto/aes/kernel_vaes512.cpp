@@ -3,7 +3,8 @@
  *
  * For CPUs with VAES, VPCLMULQDQ and AVX-512: Intel since Ice Lake, AMD since Zen 4.  The first generations of Intel's
  * lower their clock for it, there vaes256 ranks higher.  AES runs on port 0 alone while 512-bit vectors are in use, and
- * carry-less multiplications and shuffles on port 5, so tweaks cost AES no time.  32 registers hold all round keys.
+ * carry-less multiplications and shuffles on port 5, so tweaks cost Intel's AES no time; 32 registers hold all round
+ * keys.  AMD has the multiplications on the units of AES, and shifts beside them: vaes512shift is for those.
  */
 #include "crypto/aes/kernel_x86.hpp"
 
@@ -81,6 +82,19 @@ struct Vector {
     return {_mm512_bsrli_epi128(x.v, Bytes)};
   }
 
+  /* Each 64-bit half by a count of its own, or all by the same. */
+  QLUKS_STEP static Vector shift_halves_left(Vector x, Vector counts) noexcept {
+    return {_mm512_sllv_epi64(x.v, counts.v)};
+  }
+  QLUKS_STEP static Vector shift_halves_right(Vector x, Vector counts) noexcept {
+    return {_mm512_srlv_epi64(x.v, counts.v)};
+  }
+  template <int Bits>
+  QLUKS_STEP static Vector shift_halves_left(Vector x) noexcept {
+    return {_mm512_slli_epi64(x.v, Bits)};
+  }
+  QLUKS_STEP static Vector swap_halves(Vector x) noexcept { return {_mm512_shuffle_epi32(x.v, _MM_PERM_BADC)}; }
+
   /* The blocks one before those of `now`, given what stands before it. */
   QLUKS_STEP static Vector preceding(Vector before, Vector now) noexcept {
     return {_mm512_alignr_epi64(now.v, before.v, 6)};
@@ -91,12 +105,19 @@ struct Vector {
 } // namespace qluks
 
 #include "crypto/aes/vector_cbc.hpp"
+#include "crypto/aes/vector_tweak_shift.hpp"
 #include "crypto/aes/vector_xts.hpp"
 
 namespace qluks {
 
 void xts_encrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::encrypt>(keys, run); }
 void xts_decrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::decrypt>(keys, run); }
+void xts_encrypt_vaes512shift(const SectorKeys& keys, const SectorRun& run) noexcept {
+  xts<Direction::encrypt, ByShifts>(keys, run);
+}
+void xts_decrypt_vaes512shift(const SectorKeys& keys, const SectorRun& run) noexcept {
+  xts<Direction::decrypt, ByShifts>(keys, run);
+}
 void cbc_encrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt(keys, run); }
 void cbc_decrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt(keys, run); }
 

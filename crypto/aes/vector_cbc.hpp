@@ -54,7 +54,7 @@ QLUKS_ISA void cbc_decrypt_run(const SectorKeys& keys, const SectorRun& run) noe
       cbc_decrypt_sector(data, ivs.iv[i], run.sector_size, batch.in + at, batch.out + at);
     }
   }
-  wipe_ivs(ivs);
+  wipe_ivs(ivs, run.count);
 }
 
 /* Where the sectors of a strip begin, of which only the first `count` exist.  The other lanes repeat the last sector:
@@ -145,7 +145,7 @@ void cbc_encrypt_run(const SectorKeys& keys, const SectorRun& run) noexcept {
       i += cbc_encrypt_some<Rounds>(keys.data.vector.encrypt, ivs.iv + i, batch.part(i, batch.count - i));
     }
   }
-  wipe_ivs(ivs);
+  wipe_ivs(ivs, run.count);
 }
 
 void cbc_encrypt(const SectorKeys& keys, const SectorRun& run) noexcept {

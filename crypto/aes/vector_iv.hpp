@@ -11,6 +11,8 @@
 #ifndef QLUKS_CRYPTO_AES_VECTOR_IV_HPP
 #define QLUKS_CRYPTO_AES_VECTOR_IV_HPP
 
+#include <algorithm>
+
 #include "base/secure_buffer.hpp"
 #include "crypto/aes/kernel.hpp"
 #include "crypto/isa.hpp"
@@ -82,21 +84,31 @@ QLUKS_STEP void prefetch_group(const std::byte* in) noexcept {
   for (size_t at = 0; at < group_bytes; at += line_bytes) __builtin_prefetch(in + prefetch_bytes + at, 0, 2);
 }
 
-template <unsigned Rounds>
+/* In groups of N vectors. */
+template <unsigned Rounds, size_t N>
 QLUKS_ISA void encrypt_ivs(const RoundKeys& schedule, IvBatch& ivs, size_t count) noexcept {
   const LocalKeys<Rounds> keys(schedule);
-  for (size_t i = 0; i < count; i += group_blocks) {
-    Vector x[Vector::in_flight];
+  for (size_t i = 0; i < count; i += N * Vector::lanes) {
+    Vector x[N];
 #pragma GCC unroll 16
-    for (size_t j = 0; j < Vector::in_flight; ++j) {
+    for (size_t j = 0; j < N; ++j) {
       x[j] = Vector::load(ivs.iv[i + j * Vector::lanes]) ^ keys.key[0];
     }
     middle_rounds<Direction::encrypt>(x, keys);
 #pragma GCC unroll 16
-    for (size_t j = 0; j < Vector::in_flight; ++j) {
+    for (size_t j = 0; j < N; ++j) {
       Vector::encrypt_last(x[j], keys.key[Rounds]).store(ivs.iv[i + j * Vector::lanes]);
     }
   }
+}
+
+/* The first request of a few sectors does not pay for a whole group. */
+template <unsigned Rounds>
+QLUKS_STEP void encrypt_ivs(const RoundKeys& schedule, IvBatch& ivs, size_t count) noexcept {
+  constexpr size_t few = Vector::in_flight / 2;
+  if (count <= Vector::lanes) return encrypt_ivs<Rounds, 1>(schedule, ivs, count);
+  if (count <= few * Vector::lanes) return encrypt_ivs<Rounds, few>(schedule, ivs, count);
+  encrypt_ivs<Rounds, Vector::in_flight>(schedule, ivs, count);
 }
 
 /* The IVs of a batch; whole groups are made, so some past run.count as well. */
@@ -122,7 +134,11 @@ QLUKS_ISA void make_ivs(const SectorKeys& keys, const SectorRun& run, IvBatch& i
   }
 }
 
-void wipe_ivs(IvBatch& ivs) noexcept { wipe(std::as_writable_bytes(std::span(ivs.iv))); }
+/* Those that a run of `count` sectors has made. */
+void wipe_ivs(IvBatch& ivs, size_t count) noexcept {
+  const size_t made = std::min((count + group_blocks - 1) / group_blocks * group_blocks, iv_batch);
+  wipe(std::as_writable_bytes(std::span(ivs.iv).first(made)));
+}
 
 } // namespace
 } // namespace qluks

@@ -9,6 +9,9 @@
  *      second group  T·x^G   …
  *
  * so no tweak waits for its neighbour.
+ *
+ * There are two ways to multiply, and what is free on one CPU costs AES its time on another.  Intel has carry-less
+ * products on a unit beside AES and shifts on the one with it; AMD has it the other way round.
  */
 #ifndef QLUKS_CRYPTO_AES_VECTOR_TWEAK_HPP
 #define QLUKS_CRYPTO_AES_VECTOR_TWEAK_HPP
@@ -18,65 +21,76 @@
 namespace qluks {
 namespace {
 
-/* x^0, x^1, … as 64-bit polynomials, each in the lower half of a lane. */
-struct alignas(64) Powers {
-  uint64_t power[group_blocks][2];
+/* Counts and powers of the blocks of a group, each in the lower half of a lane unless it says otherwise. */
+struct alignas(64) Halves {
+  uint64_t half[group_blocks][2];
+
+  QLUKS_STEP Vector at(size_t block) const noexcept {
+    return Vector::load(reinterpret_cast<const std::byte*>(half[block]));
+  }
 };
-
-constexpr Powers make_powers() noexcept {
-  Powers powers{};
-  for (size_t i = 0; i < group_blocks; ++i) powers.power[i][0] = uint64_t{1} << i;
-  return powers;
-}
-
-inline constexpr Powers powers_of_x = make_powers();
-inline constexpr uint64_t reduction[2] = {0x87, 0}; /* x^128 = x^7 + x^2 + x + 1 */
 
 QLUKS_STEP Vector load_constant(const uint64_t (&halves)[2]) noexcept {
   return Vector::broadcast(reinterpret_cast<const std::byte*>(halves));
 }
 
-/* x^i, x^(i+1), … */
-QLUKS_STEP Vector load_powers(size_t i) noexcept {
-  return Vector::load(reinterpret_cast<const std::byte*>(powers_of_x.power[i]));
+inline constexpr int group_shift = group_blocks / 8; /* x^G is a whole number of bytes */
+static_assert(group_blocks % 8 == 0);
+
+constexpr Halves make_powers() noexcept {
+  Halves h{};
+  for (size_t i = 0; i < group_blocks; ++i) h.half[i][0] = uint64_t{1} << i;
+  return h;
 }
 
-/* T times the powers of x in the lanes of `power`.  With T = high·x^64 + low:
+inline constexpr Halves powers_of_x = make_powers();
+
+/* With a product for each of the parts.  T = high·x^64 + low:
  *
  *      low·p                             64 + 64 bits
  *      high·p          at x^64           its upper half is past x^128: times 0x87, back at x^0
  */
-QLUKS_STEP Vector multiply_by_power(Vector t, Vector power, Vector poly) noexcept {
-  const Vector low = Vector::multiply_low(t, power);
-  const Vector high = Vector::multiply_high(t, power);
-  return Vector::xor3(low, Vector::shift_left<8>(high), Vector::multiply_high(high, poly));
-}
+class ByProducts {
+ public:
+  /* Wider vectors leave room beside AES for it all in one piece. */
+  static constexpr bool interleaved = Vector::lanes == 1;
 
-/* Times x^G, a whole number of bytes: what is shifted out comes back times 0x87. */
-QLUKS_STEP Vector next_group(Vector t, Vector poly) noexcept {
-  static_assert(group_blocks % 8 == 0);
-  constexpr int bytes = group_blocks / 8;
-  return Vector::shift_left<bytes>(t) ^ Vector::multiply_low(Vector::shift_right<16 - bytes>(t), poly);
-}
+  QLUKS_STEP ByProducts() noexcept : poly_(load_constant(reduction)) {}
 
-/* The i-th of the first group of the sector whose IV is in every lane. */
-QLUKS_STEP Vector first_tweak(Vector iv, size_t i, Vector poly) noexcept {
-  if (i == 0 && Vector::lanes == 1) return iv;
-  return multiply_by_power(iv, load_powers(i * Vector::lanes), poly);
-}
+  /* The tweaks of a group's vector `i`, from the IV in every lane. */
+  QLUKS_STEP Vector first(Vector iv, size_t i) const noexcept {
+    if (i == 0 && Vector::lanes == 1) return iv;
+    const Vector power = powers_of_x.at(i * Vector::lanes);
+    const Vector low = Vector::multiply_low(iv, power);
+    const Vector high = Vector::multiply_high(iv, power);
+    return Vector::xor3(low, Vector::shift_left<8>(high), Vector::multiply_high(high, poly_));
+  }
+
+  /* Times x^G: what is shifted out comes back times 0x87. */
+  QLUKS_STEP Vector next(Vector t) const noexcept {
+    return Vector::shift_left<group_shift>(t) ^ Vector::multiply_low(Vector::shift_right<16 - group_shift>(t), poly_);
+  }
+
+ private:
+  static constexpr uint64_t reduction[2] = {0x87, 0}; /* x^128 = x^7 + x^2 + x + 1 */
+
+  Vector poly_;
+};
 
 /* The tweaks of a group. */
 struct Tweaks {
   Vector t[Vector::in_flight];
 
-  QLUKS_STEP Tweaks(Vector iv, Vector poly) noexcept {
+  template <class Multiply>
+  QLUKS_STEP Tweaks(Vector iv, const Multiply& by) noexcept {
 #pragma GCC unroll 16
-    for (size_t i = 0; i < Vector::in_flight; ++i) t[i] = first_tweak(iv, i, poly);
+    for (size_t i = 0; i < Vector::in_flight; ++i) t[i] = by.first(iv, i);
   }
 
-  QLUKS_STEP void advance(Vector poly) noexcept {
+  template <class Multiply>
+  QLUKS_STEP void advance(const Multiply& by) noexcept {
 #pragma GCC unroll 16
-    for (size_t i = 0; i < Vector::in_flight; ++i) t[i] = next_group(t[i], poly);
+    for (size_t i = 0; i < Vector::in_flight; ++i) t[i] = by.next(t[i]);
   }
 };
 

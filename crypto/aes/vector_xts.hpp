@@ -32,55 +32,55 @@ QLUKS_STEP void xts_group(const LocalKeys<Rounds>& keys, const Tweaks& tweaks, c
   }
 }
 
-template <Direction D, unsigned Rounds>
-QLUKS_STEP void xts_sector(const LocalKeys<Rounds>& keys, Vector iv, Vector poly, size_t sector_size,
+template <Direction D, unsigned Rounds, class Multiply>
+QLUKS_STEP void xts_sector(const LocalKeys<Rounds>& keys, Vector iv, const Multiply& by, size_t sector_size,
                            const std::byte* in, std::byte* out) noexcept {
-  Tweaks tweaks(iv, poly);
+  Tweaks tweaks(iv, by);
   for (size_t at = 0;;) {
     prefetch_group(in + at);
     xts_group<D>(keys, tweaks, in + at, out + at);
     at += group_bytes;
     if (at == sector_size) break;
-    tweaks.advance(poly);
+    tweaks.advance(by);
   }
 }
 
-template <Direction D, unsigned Rounds>
-QLUKS_STEP void xts_batch(const LocalKeys<Rounds>& keys, const IvBatch& ivs, Vector poly,
+template <Direction D, unsigned Rounds, class Multiply>
+QLUKS_STEP void xts_batch(const LocalKeys<Rounds>& keys, const IvBatch& ivs, const Multiply& by,
                           const SectorRun& batch) noexcept {
   for (size_t i = 0; i < batch.count; ++i) {
     const size_t at = i * batch.sector_size;
-    xts_sector<D>(keys, Vector::broadcast(ivs.iv[i]), poly, batch.sector_size, batch.in + at, batch.out + at);
+    xts_sector<D>(keys, Vector::broadcast(ivs.iv[i]), by, batch.sector_size, batch.in + at, batch.out + at);
   }
 }
 
-template <Direction D, unsigned Rounds>
+template <Direction D, class Multiply, unsigned Rounds>
 QLUKS_ISA void xts_run(const SectorKeys& keys, const SectorRun& run) noexcept {
   const VectorSchedule& schedule = keys.data.vector;
   const LocalKeys<Rounds> data(D == Direction::encrypt ? schedule.encrypt : schedule.decrypt);
-  const Vector poly = load_constant(reduction);
+  const Multiply by;
   IvBatch ivs;
   for (size_t done = 0; done < run.count; done += iv_batch) {
     const SectorRun batch = run.part(done, std::min(run.count - done, iv_batch));
     make_ivs(keys, batch, ivs);
-    if constexpr (Vector::lanes == 1) {
-      interleaved_batch<D>(data, ivs, poly, batch);
+    if constexpr (Multiply::interleaved) {
+      interleaved_batch<D>(data, ivs, by, batch);
     } else {
-      xts_batch<D>(data, ivs, poly, batch);
+      xts_batch<D>(data, ivs, by, batch);
     }
   }
-  wipe_ivs(ivs);
+  wipe_ivs(ivs, run.count);
 }
 
-template <Direction D>
+template <Direction D, class Multiply = ByProducts>
 void xts(const SectorKeys& keys, const SectorRun& run) noexcept {
   switch (keys.data.rounds) {
     case 10:
-      return xts_run<D, 10>(keys, run);
+      return xts_run<D, Multiply, 10>(keys, run);
     case 12:
-      return xts_run<D, 12>(keys, run);
+      return xts_run<D, Multiply, 12>(keys, run);
     default:
-      return xts_run<D, 14>(keys, run);
+      return xts_run<D, Multiply, 14>(keys, run);
   }
 }
 

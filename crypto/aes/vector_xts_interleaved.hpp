@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* XTS for vectors of one block, where the tweaks cost as much as a tenth of the rounds.
+/* XTS where the tweaks take as many instructions as a tenth of the rounds and more: with vectors of one block, and by
+ * shifts.
  *
  * An AES instruction can start on two of the three units that also do everything else to vectors.  A CPU decides when
  * it decodes an instruction which unit will execute it: the other work of a group in one piece is spread over all
@@ -15,17 +16,20 @@ namespace qluks {
 namespace {
 
 /* The tweaks of the next group of the same sector … */
+template <class Multiply>
 struct SameSector {
-  Vector poly;
+  const Multiply& by;
 
-  QLUKS_STEP Vector operator()(Vector t, size_t /*i*/) const noexcept { return next_group(t, poly); }
+  QLUKS_STEP Vector operator()(Vector t, size_t /*i*/) const noexcept { return by.next(t); }
 };
 
 /* … and of the first group of another one. */
+template <class Multiply>
 struct NewSector {
-  Vector iv, poly;
+  Vector iv;
+  const Multiply& by;
 
-  QLUKS_STEP Vector operator()(Vector /*t*/, size_t i) const noexcept { return first_tweak(iv, i, poly); }
+  QLUKS_STEP Vector operator()(Vector /*t*/, size_t i) const noexcept { return by.first(iv, i); }
 };
 
 template <Direction D, unsigned Rounds, class Next>
@@ -53,30 +57,30 @@ QLUKS_STEP void interleaved_group(const LocalKeys<Rounds>& keys, Tweaks& tweaks,
 }
 
 /* `tweaks` are those of this sector before, and of the one with `next_iv` afterwards. */
-template <Direction D, unsigned Rounds>
-QLUKS_STEP void interleaved_sector(const LocalKeys<Rounds>& keys, Tweaks& tweaks, Vector next_iv, Vector poly,
+template <Direction D, unsigned Rounds, class Multiply>
+QLUKS_STEP void interleaved_sector(const LocalKeys<Rounds>& keys, Tweaks& tweaks, Vector next_iv, const Multiply& by,
                                    size_t sector_size, const std::byte* in, std::byte* out) noexcept {
   size_t at = 0;
   for (; at != sector_size - group_bytes; at += group_bytes) {
     prefetch_group(in + at);
-    interleaved_group<D>(keys, tweaks, SameSector{poly}, in + at, out + at);
+    interleaved_group<D>(keys, tweaks, SameSector<Multiply>{by}, in + at, out + at);
   }
   prefetch_group(in + at);
-  interleaved_group<D>(keys, tweaks, NewSector{next_iv, poly}, in + at, out + at);
+  interleaved_group<D>(keys, tweaks, NewSector<Multiply>{next_iv, by}, in + at, out + at);
 }
 
-template <Direction D, unsigned Rounds>
-QLUKS_STEP void interleaved_batch(const LocalKeys<Rounds>& keys, const IvBatch& ivs, Vector poly,
+template <Direction D, unsigned Rounds, class Multiply>
+QLUKS_STEP void interleaved_batch(const LocalKeys<Rounds>& keys, const IvBatch& ivs, const Multiply& by,
                                   const SectorRun& batch) noexcept {
   /* Copies: the compiler would read a member again after each write to `out`. */
   const size_t sector_size = batch.sector_size;
   const size_t count = batch.count;
   const std::byte* in = batch.in;
   std::byte* out = batch.out;
-  Tweaks tweaks(Vector::load(ivs.iv[0]), poly);
+  Tweaks tweaks(Vector::broadcast(ivs.iv[0]), by);
   for (size_t i = 1; i <= count; ++i) {
-    const Vector next_iv = Vector::load(ivs.iv[i % iv_batch]);
-    interleaved_sector<D>(keys, tweaks, next_iv, poly, sector_size, in, out);
+    const Vector next_iv = Vector::broadcast(ivs.iv[i % iv_batch]);
+    interleaved_sector<D>(keys, tweaks, next_iv, by, sector_size, in, out);
     in += sector_size;
     out += sector_size;
   }

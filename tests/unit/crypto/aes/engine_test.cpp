@@ -35,11 +35,25 @@ class Engine : public ::testing::Test {
 
 #if defined(__x86_64__)
 
-constexpr CpuFeatures everything{
-    .aes = true, .avx2 = true, .vaes = true, .vpclmulqdq = true, .avx512 = true, .sha = true, .slow_zmm = false};
+constexpr CpuFeatures everything{.aes = true,
+                                 .avx2 = true,
+                                 .vaes = true,
+                                 .vpclmulqdq = true,
+                                 .avx512 = true,
+                                 .sha = true,
+                                 .slow_zmm = false,
+                                 .slow_clmul = false};
 
 TEST_F(Engine, BestIsTakenFirst) {
-  EXPECT_EQ(ranked_names(everything), (Names{"vaes512", "vaes256", "aesni", "nettle"}));
+  EXPECT_EQ(ranked_names(everything), (Names{"vaes512", "vaes512shift", "vaes256", "vaes256shift", "aesni", "nettle"}));
+}
+
+TEST_F(Engine, ShiftsComeFirstWhereProductsAreSlow) {
+  CpuFeatures cpu = everything;
+  cpu.slow_clmul = true;
+  EXPECT_EQ(ranked_names(cpu), (Names{"vaes512shift", "vaes512", "vaes256shift", "vaes256", "aesni", "nettle"}));
+  cpu.avx512 = false;
+  EXPECT_EQ(ranked_names(cpu), (Names{"vaes256shift", "vaes256", "aesni", "nettle"}));
 }
 
 TEST_F(Engine, EachMissingFeatureTakesItsKernelsAway) {
@@ -49,11 +63,11 @@ TEST_F(Engine, EachMissingFeatureTakesItsKernelsAway) {
   };
   const Case cases[] = {
       {&CpuFeatures::aes, {"nettle"}},
-      {&CpuFeatures::avx2, {"vaes512", "aesni", "nettle"}},
+      {&CpuFeatures::avx2, {"vaes512", "vaes512shift", "aesni", "nettle"}},
       {&CpuFeatures::vaes, {"aesni", "nettle"}},
       {&CpuFeatures::vpclmulqdq, {"aesni", "nettle"}},
-      {&CpuFeatures::avx512, {"vaes256", "aesni", "nettle"}},
-      {&CpuFeatures::sha, {"vaes512", "vaes256", "aesni", "nettle"}},
+      {&CpuFeatures::avx512, {"vaes256", "vaes256shift", "aesni", "nettle"}},
+      {&CpuFeatures::sha, {"vaes512", "vaes512shift", "vaes256", "vaes256shift", "aesni", "nettle"}},
   };
   for (const Case& c : cases) {
     CpuFeatures cpu = everything;
@@ -65,7 +79,7 @@ TEST_F(Engine, EachMissingFeatureTakesItsKernelsAway) {
 TEST_F(Engine, SlowZmmLowersTheRankAndHidesNothing) {
   CpuFeatures cpu = everything;
   cpu.slow_zmm = true;
-  EXPECT_EQ(ranked_names(cpu), (Names{"vaes256", "vaes512", "aesni", "nettle"}));
+  EXPECT_EQ(ranked_names(cpu), (Names{"vaes256", "vaes256shift", "vaes512", "vaes512shift", "aesni", "nettle"}));
 }
 
 #endif
