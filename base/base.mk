@@ -9,6 +9,8 @@ libbase_la_SOURCES = \
 	base/checked.hpp \
 	base/clock.cpp \
 	base/clock.hpp \
+	base/extents.cpp \
+	base/extents.hpp \
 	base/file_descriptor.hpp \
 	base/file_device.cpp \
 	base/file_device.hpp \

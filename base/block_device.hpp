@@ -8,6 +8,8 @@
 #ifndef QLUKS_BASE_BLOCK_DEVICE_HPP
 #define QLUKS_BASE_BLOCK_DEVICE_HPP
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -22,6 +24,16 @@ struct Limits {
   uint32_t preferred = 4096;
   uint32_t maximum = 0xffffffff;
 };
+
+/* What a layer offers that takes requests of any offset and size over a device with those limits: it prefers
+ * `preferred` bytes, or what is preferred below if that is more, as far as one request may be.  NBD allows no more than
+ * 32 MiB. */
+constexpr Limits limits_above(const Limits& below, uint32_t preferred) noexcept {
+  constexpr uint32_t preferred_max = 32 << 20;
+  return {.minimum = 1,
+          .preferred = std::bit_floor(std::min({std::max(preferred, below.preferred), preferred_max, below.maximum})),
+          .maximum = below.maximum};
+}
 
 /* A run of bytes with one allocation state, as base:allocation reports it. */
 struct Extent {
@@ -73,6 +85,10 @@ class BlockDevice {
 
   /* Ask the storage to have these bytes at hand soon; best effort. */
   virtual Status cache(uint64_t /*offset*/, uint64_t /*length*/) { return ok(); }
+
+  /* Bytes that are missing, because a file was cut short, may pass for zeroes, as in QEMU, but not for cipher text: a
+   * layer that decrypts says so to what is below it, and from then on they are errors.  From any thread. */
+  virtual void refuse_missing() noexcept {}
 
   virtual WriteAbilities write_abilities() const noexcept { return {}; }
 

@@ -64,17 +64,30 @@ Status FileDevice::read(std::span<std::byte> dst, uint64_t offset) {
     const ssize_t n = pread(file_.get(), dst.data(), dst.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return system_error(path_, errno);
-    if (n == 0) return fail(Errc::io, path_ + ": the file was cut short while in use", EIO);
+    if (n == 0) return cut_short();
     dst = dst.subspan(static_cast<size_t>(n));
     offset += static_cast<uint64_t>(n);
   }
   return ok();
 }
 
+/* No data follows: there is a hole up to the end of the file, or the end is here already, because somebody cut the file
+ * short.  What is behind the end cannot be read, so it is no hole either. */
+Result<Extent> FileDevice::hole_to_the_end(uint64_t offset, uint64_t max) {
+  const off_t end = lseek(file_.get(), 0, SEEK_END);
+  if (end < 0) return system_error(path_, errno);
+  if (static_cast<uint64_t>(end) <= offset) return cut_short();
+  return Extent{.length = std::min(max, static_cast<uint64_t>(end) - offset), .hole = true, .zero = true};
+}
+
+tl::unexpected<Error> FileDevice::cut_short() const {
+  return fail(Errc::io, path_ + ": the file was cut short while in use", EIO);
+}
+
 Result<Extent> FileDevice::extent(uint64_t offset, uint64_t max) {
   const off_t start = static_cast<off_t>(offset);
   const off_t data = lseek(file_.get(), start, SEEK_DATA);
-  if (data < 0 && errno == ENXIO) return Extent{.length = max, .hole = true, .zero = true};
+  if (data < 0 && errno == ENXIO) return hole_to_the_end(offset, max);
   if (data > start) {
     return Extent{.length = std::min(max, static_cast<uint64_t>(data - start)), .hole = true, .zero = true};
   }

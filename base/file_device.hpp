@@ -34,6 +34,8 @@ class FileDevice final : public BlockDevice {
  private:
   FileDevice(FileDescriptor file, std::string path) noexcept : file_(std::move(file)), path_(std::move(path)) {}
   static Result<std::unique_ptr<FileDevice>> adopt(FileDescriptor file, const std::string& path);
+  Result<Extent> hole_to_the_end(uint64_t offset, uint64_t max);
+  tl::unexpected<Error> cut_short() const;
 
   FileDescriptor file_;
   uint64_t size_ = 0;

@@ -3,11 +3,25 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <string>
 
 #include "base/checked.hpp"
 
 namespace qluks {
+
+tl::unexpected<Error> past_the_end(const std::string& what, uint64_t offset, uint64_t length, uint64_t end) {
+  return fail(Errc::out_of_bounds,
+              (what.empty() ? what : what + ": ") + std::to_string(length) + " bytes at offset " +
+                  std::to_string(offset) + " go past the end, which is at " + std::to_string(end) +
+                  ": is the file cut short?",
+              EIO);
+}
+
+Status read_present(BlockDevice& device, std::span<std::byte> dst, uint64_t offset, const std::string& what) {
+  if (dst.empty()) return ok();
+  if (!range_fits(offset, dst.size(), device.size())) return past_the_end(what, offset, dst.size(), device.size());
+  Status s = device.read(dst, offset);
+  return s || what.empty() ? s : propagate(s, what);
+}
 
 Status read_zero_padded(BlockDevice& device, std::span<std::byte> dst, uint64_t offset) {
   const uint64_t end = device.size();
@@ -20,7 +34,7 @@ Status read_zero_padded(BlockDevice& device, std::span<std::byte> dst, uint64_t 
 
 Result<Extent> Window::extent(uint64_t offset, uint64_t max) {
   const uint64_t at = offset_ + offset;
-  if (at >= below_.size()) return Extent{.length = max, .hole = true, .zero = true};
+  if (at >= below_.size()) return past_the_end("", at, max, below_.size());
   return below_.extent(at, std::min(max, below_.size() - at));
 }
 

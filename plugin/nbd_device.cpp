@@ -15,6 +15,7 @@
 #include "base/aligned.hpp"
 #include "base/checked.hpp"
 #include "base/clock.hpp"
+#include "base/extents.hpp"
 #include "base/shutdown.hpp"
 #include "base/wait.hpp"
 #endif
@@ -223,7 +224,8 @@ Status NbdDevice::read_pieces(std::span<std::byte> dst, uint64_t offset) {
   return ok();
 }
 
-Result<Extent> NbdDevice::extent(uint64_t offset, uint64_t max) {
+/* What the server says. */
+Result<Extent> NbdDevice::claimed_extent(uint64_t offset, uint64_t max) {
   if (!can_extents_) return Extent{.length = max};
   const uint64_t start = align_down<uint64_t>(offset, limits_.minimum);
   const uint64_t skip = offset - start;
@@ -243,6 +245,11 @@ Result<Extent> NbdDevice::extent(uint64_t offset, uint64_t max) {
   return Extent{.length = std::min(max, first.length - skip),
                 .hole = (first.flags & LIBNBD_STATE_HOLE) != 0,
                 .zero = (first.flags & LIBNBD_STATE_ZERO) != 0};
+}
+
+Result<Extent> NbdDevice::extent(uint64_t offset, uint64_t max) {
+  const auto claimed = claimed_extent(offset, max);
+  return claimed ? confirmed(*this, offset, *claimed) : claimed;
 }
 
 #else

@@ -32,6 +32,7 @@ class NbdDevice final : public BlockDevice {
   Result<Extent> extent(uint64_t offset, uint64_t max) override;
 
  private:
+  Result<Extent> claimed_extent(uint64_t offset, uint64_t max);
   explicit NbdDevice(std::string uri) : uri_(std::move(uri)) {}
 
   struct Close {

@@ -6,6 +6,7 @@
 
 #include "base/aligned.hpp"
 #include "base/checked.hpp"
+#include "base/extents.hpp"
 #include "base/shutdown.hpp"
 #include "base/zero_bytes.hpp"
 
@@ -122,6 +123,12 @@ Status NextDevice::read_pieces(std::span<std::byte> dst, uint64_t offset) {
 
 Result<Extent> NextDevice::extent(uint64_t offset, uint64_t max) {
   if (Status s = check("extents", offset, max); !s) return propagate(s);
+  const auto claimed = claimed_extent(offset, max);
+  return claimed ? confirmed(*this, offset, *claimed) : claimed;
+}
+
+/* What the plugin says. */
+Result<Extent> NextDevice::claimed_extent(uint64_t offset, uint64_t max) {
   if (!can_extents_) return Extent{.length = max};
   const uint32_t count = static_cast<uint32_t>(std::min<uint64_t>(max, align_down(UINT32_MAX, limits_.minimum)));
   const std::unique_ptr<nbdkit_extents, ExtentsDeleter> extents(nbdkit_extents_new(offset, offset + count));

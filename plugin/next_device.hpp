@@ -41,6 +41,7 @@ class NextDevice final : public BlockDevice {
   void share_block_lock(RangeLock& lock) noexcept { block_lock_ = &lock; }
 
  private:
+  Result<Extent> claimed_extent(uint64_t offset, uint64_t max);
   explicit NextDevice(nbdkit_next* next) noexcept : next_(next) {}
 
   Status ask_abilities(bool may_write);

@@ -3,6 +3,7 @@
 
 #include "base/checked.hpp"
 #include "base/units.hpp"
+#include "base/window.hpp"
 #include "crypto/sector_cipher.hpp"
 #include "formats/luks/af.hpp"
 
@@ -24,14 +25,12 @@ Status derive(const LuksKeyslot& slot, Bytes secret, std::span<std::byte> key) {
 
 Result<std::vector<std::byte>> read_key_material(const LuksKeyslot& slot, BlockDevice& header_device) {
   const uint64_t length = *checked_align_up<uint64_t>(material_bytes(slot), sector_bytes);
+  const std::string what = "key material of key slot " + std::to_string(slot.number);
   if (!range_fits(slot.area_offset, length, header_device.size())) {
-    return fail(Errc::out_of_bounds, "key slot " + std::to_string(slot.number) + ": " + std::to_string(length) +
-                                         " bytes of key material at offset " + std::to_string(slot.area_offset) +
-                                         " end behind the device, which has " + std::to_string(header_device.size()) +
-                                         " bytes");
+    return past_the_end(what, slot.area_offset, length, header_device.size());
   }
   std::vector<std::byte> material(static_cast<size_t>(length));
-  if (Status s = header_device.read(material, slot.area_offset); !s) return propagate(s);
+  if (Status s = read_present(header_device, material, slot.area_offset, what); !s) return propagate(s);
   return material;
 }
 

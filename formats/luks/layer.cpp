@@ -38,16 +38,13 @@ struct Payload {
 class LuksLayer final : public BlockDevice {
  public:
   LuksLayer(const Payload& payload, RangeLock& writes, BlockDevice& below) noexcept
-      : payload_(payload), writes_(writes), below_(below), size_(payload.bytes_on(below.size())) {}
+      : payload_(payload), writes_(writes), below_(below), size_(payload.bytes_on(below.size())) {
+    below.refuse_missing();
+  }
 
   uint64_t size() const noexcept override { return size_; }
 
-  Limits limits() const noexcept override {
-    Limits limits = below_.limits();
-    limits.minimum = 1;
-    limits.preferred = std::max(limits.preferred, uint32_t{4096});
-    return limits;
-  }
+  Limits limits() const noexcept override { return limits_above(below_.limits(), 4096); }
 
   Status read(std::span<std::byte> dst, uint64_t offset) override {
     if (dst.empty()) return ok();
@@ -55,11 +52,7 @@ class LuksLayer final : public BlockDevice {
                           [this](std::span<std::byte> sectors, uint64_t at) { return read_sectors(sectors, at); });
   }
 
-  Result<Extent> extent(uint64_t offset, uint64_t max) override {
-    Result<Extent> extent = below_.extent(payload_.offset + offset, max);
-    if (extent) extent->zero = false;
-    return extent;
-  }
+  Result<Extent> extent(uint64_t /*offset*/, uint64_t max) override { return Extent{.length = max}; }
 
   Status cache(uint64_t offset, uint64_t length) override { return below_.cache(payload_.offset + offset, length); }
 
@@ -151,12 +144,13 @@ class LuksFormat final : public Format {
 Status check_payload(const Payload& payload, uint64_t device_bytes) {
   if (payload.offset >= device_bytes) {
     return fail(Errc::invalid_format, "the payload starts at byte " + std::to_string(payload.offset) +
-                                          ", behind the device, which has " + std::to_string(device_bytes) + " bytes");
+                                          ", behind the device, which has " + std::to_string(device_bytes) +
+                                          " bytes: is the file cut short?");
   }
   if (payload.fixed_bytes && *payload.fixed_bytes > device_bytes - payload.offset) {
     return fail(Errc::invalid_format, "the payload of " + std::to_string(*payload.fixed_bytes) + " bytes at byte " +
                                           std::to_string(payload.offset) + " ends behind the device, which has " +
-                                          std::to_string(device_bytes) + " bytes");
+                                          std::to_string(device_bytes) + " bytes: is the file cut short?");
   }
   if (payload.bytes_on(device_bytes) == 0) {
     return fail(Errc::invalid_format, "the payload of " + std::to_string(device_bytes - payload.offset) +
@@ -192,6 +186,7 @@ Result<std::unique_ptr<Format>> open_payload_of(const LuksHeader& header, const 
 } // namespace
 
 Result<std::unique_ptr<Format>> open_luks(BlockDevice& device, Keyring& keyring, const LuksOptions& options) {
+  device.refuse_missing();
   const auto header = read_luks_header(device, HeaderPlace::attached);
   if (!header) return tl::unexpected(header.error());
   const auto key = keyring.unlock(*header, device);

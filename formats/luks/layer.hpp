@@ -6,7 +6,8 @@
  *                                            ▲ payload offset
  *
  * A read goes down as one read of whole sectors, shifted by the payload offset, and is decrypted in one call in
- * the caller's own buffer.  A hole below stays a hole, but it never reads as zeroes: it decrypts to noise.
+ * the caller's own buffer.  All of it is data: a hole below
+ * decrypts to noise, so there is neither hole nor zero.
  *
  * A write is encrypted into a buffer of ours and goes down as one write for each MiB (formats/encrypted_write.hpp). All
  * writes of the volume take a lock on the sectors that they touch, so that overlapping ones leave each sector as one of

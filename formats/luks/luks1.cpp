@@ -92,7 +92,8 @@ Status check_area(const Area& area, const Geometry& geometry, uint64_t payload_s
   }
   if (area.end > device_bytes / sector_bytes) {
     return invalid_slot(area.slot, "key material ends at sector " + std::to_string(area.end) +
-                                       ", but the header's device has " + std::to_string(device_bytes / sector_bytes));
+                                       ", but the header's device has " + std::to_string(device_bytes / sector_bytes) +
+                                       ": is the file cut short?");
   }
   return ok();
 }
@@ -155,7 +156,8 @@ LuksHeader decode(const Luks1PhdrOnDisk& phdr, const CipherSpec& cipher, const H
 
 Result<LuksHeader> read_luks1(BlockDevice& device, HeaderPlace place) {
   if (device.size() < header_bytes) {
-    return invalid("the device has " + std::to_string(device.size()) + " bytes, the header alone takes 1024");
+    return invalid("the device has " + std::to_string(device.size()) +
+                   " bytes, the header alone takes 1024: is the file cut short?");
   }
   std::array<std::byte, sizeof(Luks1PhdrOnDisk)> bytes;
   if (Status s = device.read(bytes, 0); !s) return propagate(s);

@@ -39,7 +39,7 @@ Result<ValidCopy> validate(Result<Luks2Copy> copy, const BlockDevice& device) {
   if (!metadata) return propagate(metadata);
   if (metadata->keyslots_end() > device.size()) {
     return invalid("the header takes " + std::to_string(metadata->keyslots_end()) + " bytes, its device has " +
-                   std::to_string(device.size()));
+                   std::to_string(device.size()) + ": is the file cut short?");
   }
   return ValidCopy{std::move(*copy), std::move(*metadata)};
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/checked.hpp"
+#include "base/window.hpp"
 #include "crypto/kdf/hash.hpp"
 #include "formats/luks/luks2_ondisk.hpp"
 #include "formats/luks/text.hpp"
@@ -53,7 +54,7 @@ Status check_checksum(Luks2HdrOnDisk hdr, std::span<const std::byte> bytes) {
 
 Result<Luks2HdrOnDisk> read_binary(BlockDevice& device, uint64_t offset, std::span<std::byte> bytes) {
   if (!range_fits(offset, bytes.size(), device.size())) {
-    return invalid("it would end behind the device, which has " + std::to_string(device.size()) + " bytes");
+    return invalid(past_the_end("", offset, bytes.size(), device.size()).value().what);
   }
   if (Status s = device.read(bytes, offset); !s) return propagate(s);
   const auto hdr = load_on_disk<Luks2HdrOnDisk>(bytes);
@@ -81,8 +82,7 @@ Result<Luks2Copy> read_luks2_copy(BlockDevice& device, uint64_t offset) {
   const auto hdr = read_binary(device, offset, copy.bytes);
   if (!hdr) return tl::unexpected(hdr.error());
   if (!range_fits(offset, hdr->hdr_size, device.size())) {
-    return invalid("hdr_size " + std::to_string(hdr->hdr_size) + " ends behind the device, which has " +
-                   std::to_string(device.size()) + " bytes");
+    return invalid(past_the_end("hdr_size", offset, hdr->hdr_size, device.size()).value().what);
   }
   copy.bytes.resize(static_cast<size_t>(hdr->hdr_size));
   const auto json_area = std::span(copy.bytes).subspan(luks2_binary_bytes);

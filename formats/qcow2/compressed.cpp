@@ -198,15 +198,28 @@ Status CompressedClusters::read_whole(BlockDevice& container, std::span<const Pa
 Status CompressedClusters::decompress_whole(BlockDevice& container, std::span<const Part> parts, uint64_t start,
                                             size_t length) const {
   const PageBuffer fetched = make_page_buffer(length);
-  const std::span<std::byte> in(fetched.get(), length);
-  /* The last sector may lie beyond the end of the file. */
-  if (Status s = read_zero_padded(container, in, start); !s) return s;
+  /* The last sector of a stream may lie beyond the end of the file. */
+  const uint64_t to_end = container.size() - std::min(container.size(), start);
+  const auto in = std::span(fetched.get(), length).first(static_cast<size_t>(std::min<uint64_t>(length, to_end)));
+  if (Status s = read_present(container, in, start); !s) return s;
   for (const Part& part : parts) {
     const size_t at = static_cast<size_t>(part.stream.at.bytes - start);
-    Status s = decompressor_->decompress(in.subspan(at, part.stream.bytes_max), part.out);
+    const auto stream = in.subspan(std::min(at, in.size()));
+    Status s =
+        decompress_stream(stream.first(std::min<size_t>(stream.size(), part.stream.bytes_max)), part, container.size());
     if (!s) return propagate(s, "guest offset " + hex(part.guest.bytes) + ": compressed cluster at " + hex(start + at));
   }
   return ok();
+}
+
+/* A stream that fails and goes past the end of the file most likely fails by that. */
+Status CompressedClusters::decompress_stream(std::span<const std::byte> in, const Part& part,
+                                             uint64_t container_end) const {
+  if (!in.empty()) {
+    Status s = decompressor_->decompress(in, part.out);
+    if (s || in.size() == part.stream.bytes_max) return s;
+  }
+  return past_the_end("", part.stream.at.bytes, part.stream.bytes_max, container_end);
 }
 
 Status CompressedClusters::read_from_cache(BlockDevice& container, const Part& part) const {

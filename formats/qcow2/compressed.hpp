@@ -49,6 +49,7 @@ class CompressedClusters {
   size_t neighbours(std::span<const Part> parts) const noexcept;
   Status read_whole(BlockDevice& container, std::span<const Part> parts) const;
   Status decompress_whole(BlockDevice& container, std::span<const Part> parts, uint64_t start, size_t length) const;
+  Status decompress_stream(std::span<const std::byte> in, const Part& part, uint64_t container_end) const;
   Status read_from_cache(BlockDevice& container, const Part& part) const;
 
   size_t cluster_size_;

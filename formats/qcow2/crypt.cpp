@@ -24,6 +24,9 @@ Result<Qcow2Crypt> Qcow2Crypt::unlock(BlockDevice& container, const Qcow2Header&
 }
 
 Result<Qcow2Crypt> Qcow2Crypt::unlock_luks(BlockDevice& container, const HostRange& clusters, Keyring& keyring) {
+  if (clusters.at.bytes >= container.size()) {
+    return past_the_end("qcow2 header: encryption header", clusters.at.bytes, clusters.length, container.size());
+  }
   Window window(container, clusters.at.bytes, clusters.length);
   auto luks = read_luks_header(window, HeaderPlace::in_qcow2);
   if (!luks) return propagate(luks);

@@ -2,6 +2,7 @@
 #include "formats/qcow2/header.hpp"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <vector>
 
@@ -46,6 +47,7 @@ class HeaderArea {
    * so that a long list of extensions does not cost a read each. */
   Result<std::span<const std::byte>> at(uint64_t offset, uint64_t length) {
     const uint64_t end = offset + length;
+    if (end > container_.size()) return past_the_end("qcow2 header", offset, length, container_.size());
     if (end > bytes_.size()) {
       const size_t had = bytes_.size();
       bytes_.resize(static_cast<size_t>(std::max<uint64_t>({end, first_read_bytes, 2 * had})));
@@ -58,6 +60,15 @@ class HeaderArea {
     auto bytes = at(offset, length);
     if (!bytes) return propagate(bytes);
     return std::string(reinterpret_cast<const char*>(bytes->data()), bytes->size());
+  }
+
+  /* The fields that every version has, and the others as far as the file goes. */
+  Result<Qcow2HeaderOnDisk> load_header() {
+    std::array<std::byte, sizeof(Qcow2HeaderOnDisk)> fields{};
+    auto bytes = at(0, std::clamp<uint64_t>(container_.size(), qcow2_v2_header_length, fields.size()));
+    if (!bytes) return propagate(bytes);
+    std::copy(bytes->begin(), bytes->end(), fields.begin());
+    return load_on_disk<Qcow2HeaderOnDisk>(fields);
   }
 
   template <class OnDisk>
@@ -358,11 +369,15 @@ std::optional<uint32_t> qcow2_l1_entries_needed(const Qcow2Header& header, uint6
 
 Result<Qcow2Header> read_qcow2_header(BlockDevice& container) {
   HeaderArea area(container);
-  auto disk = area.load<Qcow2HeaderOnDisk>(0);
+  auto disk = area.load_header();
   if (!disk) return propagate(disk);
   if (Status s = check_kind(*disk); !s) return propagate(s);
+  if (disk->version == 3) {
+    if (auto fixed = area.at(0, qcow2_v3_header_length_min); !fixed) return propagate(fixed);
+  }
   Decoded d = decode(*disk);
   if (Status s = check_lengths(d); !s) return propagate(s);
+  if (auto all = area.at(0, d.header_length); !all) return propagate(all);
   auto extensions = list_extensions(area, d);
   if (!extensions) return propagate(extensions);
   if (Status s = check_features(area, *extensions, d); !s) return propagate(s);

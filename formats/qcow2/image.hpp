@@ -3,6 +3,7 @@
 #ifndef QLUKS_FORMATS_QCOW2_IMAGE_HPP
 #define QLUKS_FORMATS_QCOW2_IMAGE_HPP
 
+#include <atomic>
 #include <memory>
 #include <optional>
 
@@ -23,6 +24,8 @@ struct Qcow2Image {
   std::shared_ptr<BlockDevice> data_file; /* null: the data is in the container */
   std::shared_ptr<BlockDevice> backing;   /* null: what is not allocated reads as zeroes */
   std::unique_ptr<Qcow2Writer> writer{};  /* null: read-only; borrows the map */
+  /* Has the operator been told that data behind the end of the file reads as zeroes? */
+  std::unique_ptr<std::atomic_flag> told_of_zeroes = std::make_unique<std::atomic_flag>();
 };
 
 /* One connection's view.  Borrows both. */

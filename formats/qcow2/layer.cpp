@@ -6,15 +6,17 @@
  *                                              ├─Unallocated───▶ backing file, zeroes beyond its end or without one
  *                                              └─Compressed────▶ put aside, then all of them together
  *
- * Data beyond the end of the container reads as zeroes, as in QEMU: in an encrypted image these are cipher text and
- * are decrypted like any other.
+ * Data beyond the end of the container reads as zeroes, as in QEMU, and is warned of once.  In an encrypted image it is
+ * an error: zeroes that were never stored would be decrypted to noise.
  */
 #include <algorithm>
-#include <bit>
+#include <atomic>
 #include <optional>
 #include <vector>
 
 #include "base/aligned.hpp"
+#include "base/checked.hpp"
+#include "base/log.hpp"
 #include "base/shutdown.hpp"
 #include "base/window.hpp"
 #include "formats/qcow2/change.hpp"
@@ -25,7 +27,6 @@ namespace qluks {
 
 namespace {
 
-constexpr uint32_t preferred_block_max = 32 << 20; /* NBD allows no more */
 constexpr int cache_runs_max = 1024;
 
 class Qcow2Layer final : public BlockDevice {
@@ -43,11 +44,7 @@ class Qcow2Layer final : public BlockDevice {
   uint64_t size() const noexcept override { return image_.size; }
 
   Limits limits() const noexcept override {
-    const Limits below = below_.limits();
-    const uint32_t preferred = std::max(static_cast<uint32_t>(image_.header.cluster_size()), below.preferred);
-    return {.minimum = 1,
-            .preferred = std::min({preferred, preferred_block_max, std::bit_floor(below.maximum)}),
-            .maximum = below.maximum};
+    return limits_above(below_.limits(), static_cast<uint32_t>(image_.header.cluster_size()));
   }
 
   Status read(std::span<std::byte> dst, uint64_t offset) override {
@@ -87,6 +84,11 @@ class Qcow2Layer final : public BlockDevice {
     return writer_ ? writer_->trim(offset, length, fua) : BlockDevice::trim(offset, length, fua);
   }
   Status flush() override { return writer_ ? writer_->flush() : ok(); }
+
+  void refuse_missing() noexcept override {
+    refuses_missing_ = true;
+    if (image_.backing) image_.backing->refuse_missing();
+  }
 
  private:
   /* From a look-up to the end of what it was for: in an image that is written, what was found stays meanwhile. */
@@ -152,9 +154,23 @@ class Qcow2Layer final : public BlockDevice {
   }
 
   Status read_data(const Data& data, std::span<std::byte> dst, GuestOffset at) {
-    if (Status s = read_zero_padded(data_device(), dst, data.at.bytes); !s) return s;
+    BlockDevice& device = data_device();
+    if (!range_fits(data.at.bytes, dst.size(), device.size())) return read_cut_short(data, dst, at);
+    if (Status s = device.read(dst, data.at.bytes); !s) return s;
     if (image_.crypt) image_.crypt->decrypt(dst, at, data.at);
     return ok();
+  }
+
+  /* Zeroes behind the end of the file, unless a cipher, here or above, would take them for its text. */
+  Status read_cut_short(const Data& data, std::span<std::byte> dst, GuestOffset at) {
+    BlockDevice& device = data_device();
+    const auto missing = past_the_end("guest offset " + hex(at.bytes) + (image_.crypt ? ": encrypted cluster" : ""),
+                                      data.at.bytes, dst.size(), device.size());
+    if (image_.crypt || refuses_missing_) return missing;
+    if (!image_.told_of_zeroes->test_and_set()) {
+      log_warning("qcow2: " + missing.value().what + " What is not there reads as zeroes");
+    }
+    return read_zero_padded(device, dst, data.at.bytes);
   }
 
   /* QEMU stores a compressed cluster of an encrypted image in plain text, if one makes it, and reads it back.  Here
@@ -183,6 +199,7 @@ class Qcow2Layer final : public BlockDevice {
   const Qcow2Image& image_;
   BlockDevice& below_;
   std::optional<GuestWriter> writer_; /* none: read-only */
+  std::atomic<bool> refuses_missing_{false};
 };
 
 } // namespace

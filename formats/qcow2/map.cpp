@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/checked.hpp"
 #include "base/window.hpp"
 #include "formats/text.hpp"
 
@@ -19,13 +20,25 @@ uint64_t rest_of(GuestOffset at, unsigned bits) noexcept {
   return unit - (at.bytes & (unit - 1));
 }
 
-/* `piece` starts at `at`, in `entry`, which is the one of that index in the slice.  If it ends with its cluster, the
+/* How many entries of the slice there are: a file that was cut short may end within. */
+uint64_t entries_present(HostOffset slice, const BlockDevice& container, const Qcow2Geometry& g) noexcept {
+  const uint64_t to_end = container.size() - std::min(container.size(), slice.bytes);
+  return std::min(to_end, slice_bytes(g)) / g.l2_entry_bytes();
+}
+
+/* Entries of a slice, from `index` on. */
+struct EntryRange {
+  uint64_t index;
+  uint64_t end;
+};
+
+/* `piece` starts at `at`, in `entry`, which is the first one of the range.  If it ends with its cluster, the
  * entries that continue it are joined, until it has `max` bytes: a scan of a large image spends its time here. */
-void join_entries(const Qcow2Cache::Bytes& slice, uint64_t index, L2Entry entry, const Qcow2Geometry& g, GuestOffset at,
-                  uint64_t max, Run& piece) noexcept {
+void join_entries(const Qcow2Cache::Bytes& slice, EntryRange range, L2Entry entry, const Qcow2Geometry& g,
+                  GuestOffset at, uint64_t max, Run& piece) noexcept {
   if (g.in_cluster({at.bytes + piece.length}) != 0) return;
-  const uint64_t entries = entries_per_slice(g);
-  while (piece.length < max && ++index < entries) {
+  uint64_t index = range.index;
+  while (piece.length < max && ++index < range.end) {
     const L2Entry next = load_l2_entry(slice.get(), index, g);
     if (!is_followed_by(entry, next, g)) return;
     piece.length += g.cluster_size();
@@ -47,14 +60,17 @@ Qcow2Map::Qcow2Map(const Qcow2Geometry& geometry, std::vector<be64> l1, Qcow2Cac
 
 Result<Qcow2Map> Qcow2Map::load(BlockDevice& container, const Qcow2Geometry& geometry, HostOffset l1_offset,
                                 uint32_t l1_entries, std::shared_ptr<Qcow2Cache> cache) {
-  /* A table that is said to be large in a small file costs no more memory than the file has bytes. */
-  const uint64_t to_end = container.size() - std::min(container.size(), l1_offset.bytes);
-  const size_t present = static_cast<size_t>(std::min<uint64_t>(l1_entries, (to_end + 7) / sizeof(be64)));
-  auto room = cache->room_for_table(present * sizeof(be64));
-  if (!room) return propagate(room, "L1 table at " + hex(l1_offset.bytes));
-  std::vector<be64> l1(present);
-  if (Status s = read_zero_padded(container, std::as_writable_bytes(std::span(l1)), l1_offset.bytes); !s) {
-    return propagate(s, "L1 table at " + hex(l1_offset.bytes));
+  const std::string where = "L1 table at " + hex(l1_offset.bytes);
+  const uint64_t bytes = uint64_t{l1_entries} * sizeof(be64);
+  /* Known before there is memory for it: a small file does not cost the memory of a large table. */
+  if (bytes != 0 && !range_fits(l1_offset.bytes, bytes, container.size())) {
+    return past_the_end(where, l1_offset.bytes, bytes, container.size());
+  }
+  auto room = cache->room_for_table(bytes);
+  if (!room) return propagate(room, where);
+  std::vector<be64> l1(l1_entries);
+  if (Status s = read_present(container, std::as_writable_bytes(std::span(l1)), l1_offset.bytes, where); !s) {
+    return propagate(s);
   }
   return Qcow2Map(geometry, std::move(l1), std::move(*room), std::move(cache));
 }
@@ -81,11 +97,15 @@ Result<Run> Qcow2Map::piece_at(Cursor& cursor, GuestOffset at, uint64_t max) con
   if (table->bytes == 0) return Run{rest_of(at, geometry_.l2_bits() + geometry_.cluster_bits), Unallocated{}};
 
   const HostOffset slice{table->bytes + place.slice * slice_bytes(geometry_)};
-  if (slice.bytes >= cursor.container.size()) return Run{rest_of(at, geometry_.cluster_bits), Unallocated{}};
+  const uint64_t present = entries_present(slice, cursor.container, geometry_);
+  if (place.index >= present) {
+    return past_the_end("L2 table at " + hex(table->bytes), table->bytes + place.in_table, geometry_.l2_entry_bytes(),
+                        cursor.container.size());
+  }
   if (Status s = move_to(cursor, slice); !s) return propagate(s);
   const L2Entry entry = load_l2_entry(cursor.slice.get(), place.index, geometry_);
   auto piece = decode_l2(entry, at, geometry_);
-  if (piece) join_entries(cursor.slice, place.index, entry, geometry_, at, max, *piece);
+  if (piece) join_entries(cursor.slice, {place.index, present}, entry, geometry_, at, max, *piece);
   return piece;
 }
 
@@ -108,7 +128,7 @@ Result<Qcow2Cache::Bytes> Qcow2Map::slice(BlockDevice& container, HostOffset at)
 
 Result<Qcow2Cache::Pin> Qcow2Map::pin_slice(BlockDevice& container, HostOffset slice) const {
   auto pin = cache_->pin(slice_key(slice), static_cast<size_t>(slice_bytes(geometry_)),
-                         [&](std::span<std::byte> dst) { return read_zero_padded(container, dst, slice.bytes); });
+                         [&](std::span<std::byte> dst) { return read_present(container, dst, slice.bytes); });
   if (!pin) return propagate(pin, "L2 table at " + hex(slice.bytes));
   return pin;
 }

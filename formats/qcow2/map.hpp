@@ -7,8 +7,8 @@
  *                 clusters that are neighbours in the file
  *
  * The L1 table is in memory.  L2 tables are read in slices of at most 64 KiB, which stay in the cache, so that a
- * random read of an image with clusters of 2 MiB does not cost 2 MiB of table.  As in QEMU, a table beyond the end
- * of the file reads as zeroes: nothing is allocated there.
+ * random read of an image with clusters of 2 MiB does not cost 2 MiB of table.  An entry beyond the end of the file is
+ * an error: QEMU takes it for zeroes, and what the lost table mapped for a hole.
  *
  * Many threads use it, each with its own way down.  Whoever writes the image changes single entries (slice.hpp) of the
  * L1 table here and of L2 tables in the cache; readers take no notice.
@@ -71,7 +71,7 @@ class Qcow2Map {
   Status move_to(Cursor& cursor, HostOffset slice) const;
 
   Qcow2Geometry geometry_;
-  std::vector<be64> l1_; /* entries that the file holds; 0 from there on */
+  std::vector<be64> l1_;
   Qcow2Cache::TableRoom l1_room_;
   std::shared_ptr<Qcow2Cache> cache_;
   uint64_t owner_;

@@ -27,10 +27,14 @@ static_assert(sizeof(ExtraOnDisk) == 16);
 /* The table from front to back, read in large pieces. */
 class TableReader {
  public:
-  TableReader(BlockDevice& container, HostOffset table) : container_(container), at_(table.bytes) {}
+  TableReader(BlockDevice& container, HostOffset table)
+      : container_(container), table_(table.bytes), at_(table.bytes) {}
 
   /* The next `length` bytes, valid until the next call. */
   Result<std::span<const std::byte>> next(size_t length) {
+    if (!range_fits(table_ + consumed_, length, container_.size())) {
+      return past_the_end("qcow2 snapshot: table at " + hex(table_), table_ + consumed_, length, container_.size());
+    }
     if (buffer_.size() - used_ < length) {
       if (Status s = refill(length); !s) return propagate(s);
     }
@@ -56,7 +60,8 @@ class TableReader {
   static constexpr size_t piece_bytes = 64 * 1024;
 
   BlockDevice& container_;
-  uint64_t at_;
+  uint64_t table_;
+  uint64_t at_; /* what is read next */
   std::vector<std::byte> buffer_;
   size_t used_ = 0;
   uint64_t consumed_ = 0;
@@ -64,6 +69,7 @@ class TableReader {
 
 struct Entry {
   Qcow2Snapshot snapshot;
+  bool says_size = false; /* else it has the size that the disk has now */
   std::string id;
   std::string name;
 };
@@ -74,15 +80,15 @@ Result<std::string> read_string(TableReader& table, uint16_t length) {
   return std::string(reinterpret_cast<const char*>(bytes->data()), bytes->size());
 }
 
-/* An image of version 2 may lack the size: then it is that of the disk. */
-Result<uint64_t> read_disk_size(TableReader& table, uint32_t extra_bytes, const Qcow2Header& header) {
+/* An image of version 2 may lack the size. */
+Result<std::optional<uint64_t>> read_disk_size(TableReader& table, uint32_t extra_bytes) {
   if (extra_bytes > extra_bytes_max) {
     return fail(Errc::invalid_format, "qcow2 snapshot: extra data of " + std::to_string(extra_bytes) +
                                           " bytes is longer than " + std::to_string(extra_bytes_max));
   }
   auto extra = table.next(extra_bytes);
   if (!extra) return propagate(extra);
-  if (extra_bytes < sizeof(ExtraOnDisk)) return header.size;
+  if (extra_bytes < sizeof(ExtraOnDisk)) return std::nullopt;
   return align_down<uint64_t>(load_on_disk<ExtraOnDisk>(*extra).disk_size, sector_bytes);
 }
 
@@ -90,7 +96,7 @@ Result<Entry> read_entry(TableReader& table, const Qcow2Header& header) {
   auto fixed = table.next(sizeof(Qcow2SnapshotOnDisk));
   if (!fixed) return propagate(fixed);
   const auto disk = load_on_disk<Qcow2SnapshotOnDisk>(*fixed);
-  auto size = read_disk_size(table, disk.extra_data_size, header);
+  auto size = read_disk_size(table, disk.extra_data_size);
   if (!size) return propagate(size);
   auto id = read_string(table, disk.id_size);
   if (!id) return propagate(id);
@@ -102,18 +108,29 @@ Result<Entry> read_entry(TableReader& table, const Qcow2Header& header) {
     return fail(Errc::invalid_format,
                 "qcow2 snapshot: the table is longer than " + std::to_string(table_bytes_max) + " bytes");
   }
-  return Entry{{{disk.l1_table_offset}, disk.l1_size, *size}, std::move(*id), std::move(*name)};
+  return Entry{{{disk.l1_table_offset}, disk.l1_size, size->value_or(header.size)},
+               size->has_value(),
+               std::move(*id),
+               std::move(*name)};
 }
 
-/* The L1 table may be shorter than the disk needs: what it does not cover is not allocated. */
-Result<Qcow2Snapshot> checked(const Qcow2Snapshot& found, const Qcow2Header& header) {
+/* The L1 table covers the disk as it was then.  If only the size of now is known, the disk may have grown since: what
+ * the table does not cover is not allocated. */
+Result<Qcow2Snapshot> checked(const Entry& entry, const Qcow2Header& header) {
+  const Qcow2Snapshot& found = entry.snapshot;
   const uint64_t bytes = uint64_t{found.l1_entries} * sizeof(be64);
   if (Status s = check_qcow2_table(header, "l1_table of the snapshot", found.l1_offset, bytes, qcow2_l1_bytes_max);
       !s) {
     return propagate(s);
   }
-  if (!qcow2_l1_entries_needed(header, found.disk_size)) {
+  const auto needed = qcow2_l1_entries_needed(header, found.disk_size);
+  if (!needed) {
     return fail(Errc::invalid_format, "qcow2 snapshot: disk_size " + std::to_string(found.disk_size) + " is too big");
+  }
+  if (entry.says_size && found.l1_entries < *needed) {
+    return fail(Errc::invalid_format, "qcow2 snapshot: l1_size " + std::to_string(found.l1_entries) +
+                                          " is less than the " + std::to_string(*needed) + " entries that disk_size " +
+                                          std::to_string(found.disk_size) + " needs");
   }
   return found;
 }
@@ -154,14 +171,14 @@ Result<Qcow2Snapshots> list_qcow2_snapshots(BlockDevice& container, const Qcow2H
 Result<Qcow2Snapshot> find_qcow2_snapshot(BlockDevice& container, const Qcow2Header& header,
                                           const std::string& wanted) {
   TableReader table(container, header.snapshots_offset);
-  std::optional<Qcow2Snapshot> named;
+  std::optional<Entry> named;
   Listing listing;
   for (uint32_t i = 0; i < header.snapshots; ++i) {
     auto entry = read_entry(table, header);
     if (!entry) return propagate(entry);
-    if (entry->id == wanted) return checked(entry->snapshot, header);
-    if (!named && entry->name == wanted) named = entry->snapshot;
+    if (entry->id == wanted) return checked(*entry, header);
     listing.add(*entry);
+    if (!named && entry->name == wanted) named = std::move(*entry);
   }
   if (named) return checked(*named, header);
   return fail(Errc::invalid_format, "qcow2 has no snapshot " + in_quotes(wanted) + ": " + listing.text());

@@ -107,7 +107,7 @@ Status Qcow2Writer::load_block(Lock& lock, BlockDevice& container, uint64_t bloc
       loading_.erase(block);
       changed_.notify_all();
     });
-    return read_zero_padded(container, {bytes.get(), length}, at.bytes);
+    return read_present(container, {bytes.get(), length}, at.bytes);
   }();
   if (!s) return propagate(s, "refcount block at " + hex(at.bytes));
   if (!writing_back_) refcounts_.shrink();

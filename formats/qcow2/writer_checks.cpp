@@ -122,8 +122,7 @@ Result<std::unique_ptr<Qcow2Writer>> Qcow2Writer::open(BlockDevice& container, c
     return refuse("the L1 table goes on behind the end of the container");
   }
   std::vector<be64> table((header.refcount_table_clusters << header.cluster_bits) / sizeof(be64));
-  if (Status s =
-          read_zero_padded(container, std::as_writable_bytes(std::span(table)), header.refcount_table_offset.bytes);
+  if (Status s = read_present(container, std::as_writable_bytes(std::span(table)), header.refcount_table_offset.bytes);
       !s) {
     return propagate(s, "refcount table");
   }

@@ -38,6 +38,7 @@ LOOSER_NAMES = [
 # What we say where only we refuse.
 STRICTER = [
     "give it with qluks-backing=",  # nothing that an image names is opened
+    "is the file cut short?",  # QEMU takes a header or table that is not there for zeroes, and what it mapped for holes
 ]
 # A refusal: one line, what it is about, and a number or a name in quotes.
 REFUSAL = (r"^dump_guest: [ -~]*(qcow2 header: |qcow2 snapshot: |L1 table at |guest offset 0x)"

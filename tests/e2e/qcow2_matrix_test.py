@@ -65,13 +65,12 @@ class Encrypted(qluks.TestCase):
                 with server.connect() as h:
                     self.assertRegex(h.get_export_description() or "", rf"^qcow2 v{version}, LUKS1 aes-(xts|cbc)-")
 
-    def test_zero_clusters_and_short_file(self):
+    def test_zero_clusters(self):
         content = bytearray(qluks.source_bytes(2 * qluks.MIB - 512))
         image = self.qcow2_luks("image.qcow2", bytes(content))
         qluks.run("qemu-io", *qluks.qemu_secret(), "--image-opts",
                   f"driver=qcow2,file.filename={image},encrypt.format=luks,encrypt.key-secret=s",
                   "-c", "write -z 64k 128k", "-c", "write -zu 1M 256k")
-        os.truncate(image, os.path.getsize(image) - 32768)
         raw = self.path("expected.raw")
         qluks.run("qemu-img", "convert", *qluks.qemu_secret(), "--image-opts",
                   f"driver=qcow2,file.filename={image},encrypt.format=luks,encrypt.key-secret=s", "-O", "raw", raw)

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/checked.hpp"
+#include "base/extents.hpp"
 #include "base/file_device.hpp"
 #include "base/memory_budget.hpp"
 #include "base/page_buffer.hpp"
@@ -51,11 +52,23 @@ TEST(Wire, FieldsAreBigEndian) {
   EXPECT_EQ(static_cast<uint32_t>(field), 0x01020304U);
 }
 
-TEST(Window, ReadsPastTheEndOfTheDeviceAreZero) {
+TEST(Window, ReadsPastTheEndOfTheDeviceFail) {
   MemoryDevice device(MemoryDevice::pattern(1000));
   Window window(device, 900, 200);
   std::vector<std::byte> out(150, std::byte{0xee});
-  ASSERT_TRUE(window.read(out, 50));
+  const Status s = window.read(out, 50);
+  ASSERT_FALSE(s);
+  EXPECT_EQ(s.error().what, "150 bytes at offset 950 go past the end, which is at 1000: is the file cut short?");
+  EXPECT_EQ(s.error().sys, EIO);
+  EXPECT_TRUE(device.calls.empty());
+  ASSERT_TRUE(window.read(std::span(out).first(50), 50));
+  EXPECT_EQ(out[49], device.bytes[999]);
+}
+
+TEST(Window, ZeroPaddedReadsEndWithZeroes) {
+  MemoryDevice device(MemoryDevice::pattern(1000));
+  std::vector<std::byte> out(150, std::byte{0xee});
+  ASSERT_TRUE(read_zero_padded(device, out, 950));
   EXPECT_EQ(out[49], device.bytes[999]);
   for (size_t i = 50; i < out.size(); ++i) EXPECT_EQ(out[i], std::byte{0});
   EXPECT_EQ(device.calls, (std::vector<test::ReadCall>{{950, 50}}));
@@ -95,12 +108,35 @@ TEST(Window, BeyondTheDeviceNothingIsRead) {
   MemoryDevice device(MemoryDevice::pattern(1000));
   Window window(device, 5000, 200);
   std::vector<std::byte> out(8, std::byte{0xee});
-  ASSERT_TRUE(window.read(out, 0));
-  EXPECT_EQ(out, std::vector<std::byte>(8));
+  EXPECT_FALSE(window.read(out, 0));
+  EXPECT_FALSE(window.extent(0, 200));
   EXPECT_TRUE(device.calls.empty());
-  const auto extent = window.extent(0, 200);
-  ASSERT_TRUE(extent);
-  EXPECT_TRUE(extent->hole && extent->zero);
+}
+
+/* Says what it is told to say. */
+class ClaimingDevice : public MemoryDevice {
+ public:
+  using MemoryDevice::MemoryDevice;
+  Result<Extent> extent(uint64_t /*offset*/, uint64_t max) override {
+    return Extent{.length = max, .hole = hole, .zero = zero};
+  }
+  bool hole = false, zero = false;
+};
+
+TEST(Confirmed, WhatIsCalledZeroIsLookedAt) {
+  ClaimingDevice device(std::vector<std::byte>(4096));
+  const auto outcome = [&](bool hole, bool zero) {
+    const auto extent = confirmed(device, 512, {.length = 1024, .hole = hole, .zero = zero});
+    return !extent ? "failed" : extent->hole ? extent->zero ? "hole,zero" : "hole" : extent->zero ? "zero" : "data";
+  };
+  EXPECT_STREQ(outcome(true, true), "hole,zero");
+  EXPECT_STREQ(outcome(false, true), "zero");
+  EXPECT_STREQ(outcome(false, false), "data");
+  EXPECT_STREQ(outcome(true, false), "data"); /* some clients take any hole for zeroes */
+  device.bytes[1535] = std::byte{1};
+  EXPECT_STREQ(outcome(true, true), "data");
+  device.fail_call = device.calls.size() + 1;
+  EXPECT_STREQ(outcome(true, true), "failed");
 }
 
 class FileDeviceTest : public ::testing::Test {
@@ -135,6 +171,61 @@ TEST_F(FileDeviceTest, FileThatShrinksIsAnError) {
   const Status s = (*device)->read(out, 0);
   ASSERT_FALSE(s);
   EXPECT_EQ(s.error().code, Errc::io);
+}
+
+/* What is called zero or a hole reads as zeroes, with nothing written by anybody else. */
+void expect_promises_kept(BlockDevice& device) {
+  for (const uint64_t max : {uint64_t{1}, uint64_t{512}, uint64_t{4096}, uint64_t{65536}, device.size()}) {
+    for (uint64_t at = 0; at < device.size();) {
+      const auto extent = device.extent(at, std::min(max, device.size() - at));
+      ASSERT_TRUE(extent) << extent.error().what;
+      ASSERT_GT(extent->length, 0U);
+      ASSERT_LE(extent->length, std::min(max, device.size() - at));
+      std::vector<std::byte> bytes(static_cast<size_t>(extent->length), std::byte{1});
+      ASSERT_TRUE(device.read(bytes, at));
+      if (extent->hole || extent->zero) {
+        ASSERT_TRUE(extent->zero);
+        ASSERT_EQ(bytes, std::vector<std::byte>(bytes.size())) << at << " " << max;
+      }
+      at += std::max(extent->length, device.size() / 512);
+    }
+  }
+}
+
+TEST_F(FileDeviceTest, ZeroIsOnlyWhatReadsAsZeroes) {
+  for (const std::vector<uint64_t>& pieces :
+       {std::vector<uint64_t>{}, {0}, {512}, {4096, 8192}, {65536, 66048, 300000}, {1048064}, {0, 524288, 1048064}}) {
+    std::ofstream(path_, std::ios::trunc).close();
+    ASSERT_EQ(truncate(path_.c_str(), 1 << 20), 0);
+    std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+    for (const uint64_t at : pieces)
+      file.seekp(static_cast<std::streamoff>(at)).write(std::string(512, 'x').data(), 512);
+    file.close();
+    const auto device = FileDevice::open(path_);
+    ASSERT_TRUE(device);
+    expect_promises_kept(**device);
+  }
+}
+
+TEST_F(FileDeviceTest, WhatWasCutOffIsNoHole) {
+  std::ofstream(path_) << std::string(8192, 'x');
+  ASSERT_EQ(truncate(path_.c_str(), 1 << 20), 0);
+  const auto device = FileDevice::open(path_);
+  ASSERT_TRUE(device);
+  const auto outcome = [&](uint64_t offset, uint64_t max) -> std::string {
+    const auto extent = (*device)->extent(offset, max);
+    if (!extent) return extent.error().what;
+    return (extent->zero ? "zero " : "data ") + std::to_string(extent->length);
+  };
+  for (const off_t end : {0, 4096, 8192, 10000, 65536}) {
+    ASSERT_EQ(truncate(path_.c_str(), end), 0);
+    const uint64_t behind = static_cast<uint64_t>(end);
+    EXPECT_EQ(outcome(behind, (1 << 20) - behind), path_ + ": the file was cut short while in use") << end;
+    EXPECT_EQ(outcome(1 << 19, 1), path_ + ": the file was cut short while in use") << end;
+  }
+  EXPECT_EQ(outcome(20000, (1 << 20) - 20000), "zero " + std::to_string(65536 - 20000)); /* a hole up to the new end */
+  ASSERT_EQ(truncate(path_.c_str(), 1 << 20), 0);
+  expect_promises_kept(**device);
 }
 
 TEST_F(FileDeviceTest, HolesAreKnown) {

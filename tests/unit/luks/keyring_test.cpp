@@ -295,8 +295,8 @@ TEST_F(KeyringTest, KeyMaterialLiesInsideOfTheDevice) {
   };
   EXPECT_EQ(outcome_with(end), "opened");
   EXPECT_EQ(outcome_with(end - 1),
-            "key slot 0: 128000 bytes of key material at offset 4096 end behind the device, "
-            "which has 132095 bytes");
+            "key material of key slot 0: 128000 bytes at offset 4096 go past the end, which is at 132095: is the file "
+            "cut short?");
 }
 
 TEST_F(KeyringTest, FailingStorageIsNotRemembered) {

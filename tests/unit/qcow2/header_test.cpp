@@ -260,13 +260,23 @@ TEST(Qcow2Header, LongListOfExtensionsIsReadInFewPieces) {
   EXPECT_LE(device.calls.size(), 7U);
 }
 
-TEST(Qcow2Header, FileThatEndsInTheHeaderIsRefusedOrReadsAsZeroes) {
-  const Qcow2Image image({});
-  for (size_t length = 0; length < 112; ++length) {
+TEST(Qcow2Header, FileThatEndsInTheHeaderIsRefused) {
+  for (const uint32_t version : {2U, 3U}) {
+    const Qcow2Image image({.version = version});
+    const size_t header_length = version == 2 ? 72 : 112;
+    for (size_t length = 0; length < header_length + 8; ++length) {
+      auto device = image.device();
+      device.bytes.resize(length);
+      const auto header = read_qcow2_header(device);
+      ASSERT_FALSE(header) << length;
+      EXPECT_NE(
+          header.error().what.find("go past the end, which is at " + std::to_string(length) + ": is the file cut"),
+          std::string::npos)
+          << header.error().what;
+    }
     auto device = image.device();
-    device.bytes.resize(length);
-    const auto header = read_qcow2_header(device);
-    EXPECT_FALSE(header && length < 104) << length;
+    device.bytes.resize(header_length + 8); /* with the end of the extensions */
+    EXPECT_TRUE(read_qcow2_header(device));
   }
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "formats/qcow2/layer.hpp"
+#include "base/log.hpp"
 #include "formats/luks/keyring.hpp"
 
 #include <gtest/gtest.h>
@@ -139,6 +140,52 @@ TEST(Qcow2Layer, DataBeyondTheEndOfTheFileIsZero) {
   auto expected = slice_of(sample.guest, 19 * cluster, cluster);
   std::fill(expected.begin() + cluster / 2, expected.end(), std::byte{0});
   EXPECT_EQ(out, expected);
+}
+
+/* One line for an image, however often and by however many connections it is read. */
+TEST(Qcow2Layer, ZeroesBeyondTheEndOfTheFileAreWarnedOfOnce) {
+  static std::vector<std::string> warnings;
+  warnings.clear();
+  set_log_sink([](LogLevel level, const std::string& line) {
+    if (level == LogLevel::warning) warnings.push_back(line);
+  });
+  Sample sample;
+  auto device = sample.image.device();
+  device.bytes.resize(device.bytes.size() - cluster);
+  const auto format = open(device);
+  ASSERT_TRUE(format);
+  std::vector<std::byte> out(cluster);
+  for (int i = 0; i < 3; ++i) {
+    const auto disk = (*format)->stack_on(device);
+    ASSERT_TRUE(disk->read(out, 0));
+    ASSERT_TRUE(disk->read(out, 19 * cluster));
+    EXPECT_EQ(out, std::vector<std::byte>(cluster));
+    ASSERT_TRUE(disk->read(out, 19 * cluster));
+  }
+  set_log_sink(nullptr);
+  EXPECT_EQ(warnings, (std::vector<std::string>{"qcow2: guest offset 0x130000: 65536 bytes at offset 983040 go past "
+                                                "the end, which is at 983040: is the file cut short? "
+                                                "What is not there reads as zeroes"}));
+}
+
+/* Of a compressed cluster, what is not there is neither zeroes nor a part of the stream. */
+TEST(Qcow2Layer, CompressedClustersPastTheEndOfTheFileAreMissed) {
+  Qcow2Image image({});
+  image.set_l2(0, Qcow2Image::compressed_flag | 0x70000);
+  image.set_l2(1, Qcow2Image::compressed_flag | uint64_t{1} << 54 | (image.bytes().size() - 100));
+  auto device = image.device();
+  const auto format = open(device);
+  ASSERT_TRUE(format);
+  const auto disk = (*format)->stack_on(device);
+  std::vector<std::byte> out(cluster);
+  const Status behind = disk->read(out, 0);
+  ASSERT_FALSE(behind);
+  EXPECT_EQ(behind.error().what,
+            "guest offset 0x0: compressed cluster at 0x70000: 512 bytes at offset 458752 go past the end, which is at "
+            "262144: is the file cut short?");
+  const Status cut = disk->read(out, cluster);
+  ASSERT_FALSE(cut);
+  EXPECT_NE(cut.error().what.find(" go past the end, which is at 262144"), std::string::npos) << cut.error().what;
 }
 
 /* A layer tells one piece; what follows of the same kind is joined here, as it is at the top. */

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "formats/text.hpp"
 #include "tests/support/qcow2_image.hpp"
 
 namespace qluks {
@@ -248,13 +249,22 @@ TEST(Qcow2Map, TablesOfLargeClustersAreReadInSlices) {
   EXPECT_EQ(device.calls, (std::vector<test::ReadCall>{{table, 65536}, {table + 65536, 65536}}));
 }
 
-TEST(Qcow2Map, TablesBeyondTheEndOfTheFileMapNothing) {
-  Qcow2Image image({});
-  image.set_l1(0, 0x7f0000000000);
-  auto device = image.device();
-  const auto map = load(device);
-  ASSERT_TRUE(map);
-  EXPECT_EQ(runs(*map, device, 0, 1 << 20), (std::vector<Mapped>{{0, 1 << 20, Unallocated{}}}));
+std::string failure(const Qcow2Map& map, test::MemoryDevice& device, uint64_t at) {
+  const auto run = map.run_at(device, {at}, 1);
+  return run ? "mapped" : run.error().what;
+}
+
+TEST(Qcow2Map, TablesBeyondTheEndOfTheFileAreMissed) {
+  for (const uint64_t table : {0x30000ULL, 0x7f0000000000ULL, 0xffffffffff0000ULL}) {
+    Qcow2Image image({});
+    image.set_l1(0, table);
+    auto device = image.device();
+    const auto map = load(device);
+    ASSERT_TRUE(map);
+    EXPECT_EQ(failure(*map, device, 0x20000), "guest offset 0x20000: L2 table at " + hex(table) +
+                                                  ": 8 bytes at offset " + std::to_string(table + 16) +
+                                                  " go past the end, which is at 196608: is the file cut short?");
+  }
 }
 
 TEST(Qcow2Map, TableCutShortByTheEndOfTheFileMapsWhatItHas) {
@@ -262,20 +272,49 @@ TEST(Qcow2Map, TableCutShortByTheEndOfTheFileMapsWhatItHas) {
   image.set_l2(0, 0x100000);
   image.set_l2(1, 0x110000);
   auto device = image.device();
-  device.bytes.resize(device.bytes.size() - cluster + 8);
+  device.bytes.resize(device.bytes.size() - cluster + 23); /* two entries and a part of the third */
   const auto map = load(device);
   ASSERT_TRUE(map);
-  EXPECT_EQ(runs(*map, device, 0, 2 * cluster),
-            (std::vector<Mapped>{{0, cluster, Data{{0x100000}}}, {cluster, cluster, Unallocated{}}}));
+  EXPECT_EQ(runs(*map, device, 0, 2 * cluster), (std::vector<Mapped>{{0, 2 * cluster, Data{{0x100000}}}}));
+  const auto run = map->run_at(device, {cluster}, 5 * cluster);
+  ASSERT_TRUE(run);
+  EXPECT_EQ(run->length, cluster);
+  EXPECT_EQ(failure(*map, device, 2 * cluster),
+            "guest offset 0x20000: L2 table at 0x30000: 8 bytes at offset 196624 go past the end, which is at 196631: "
+            "is the file cut short?");
 }
 
-TEST(Qcow2Map, L1BeyondTheEndOfTheFileMapsNothingAndTakesNoMemory) {
-  Qcow2Image image({.size = 1ULL << 40});
-  image.header().l1_table_offset = 0x7f0000000000;
+/* Nothing that is not there may pass for a hole that goes on. */
+TEST(Qcow2Map, HolesEndWhereTheTableIsCut) {
+  Qcow2Image image({});
+  image.set_l2(7, 0x100000);
   auto device = image.device();
+  device.bytes.resize(device.bytes.size() - cluster + 16);
   const auto map = load(device);
   ASSERT_TRUE(map);
-  EXPECT_EQ(runs(*map, device, 0, 1ULL << 40), (std::vector<Mapped>{{0, 1ULL << 40, Unallocated{}}}));
+  EXPECT_EQ(runs(*map, device, 0, 2 * cluster), (std::vector<Mapped>{{0, 2 * cluster, Unallocated{}}}));
+  EXPECT_EQ(map->run_at(device, {0}, 16 * cluster)->length, 2 * cluster);
+}
+
+TEST(Qcow2Map, L1PastTheEndOfTheFileIsRefusedAndTakesNoMemory) {
+  for (const uint64_t offset : {uint64_t{0x30000}, uint64_t{0x7f0000000000}, uint64_t{0x7fffffffff000000}}) {
+    Qcow2Image image({.size = 1ULL << 40});
+    image.header().l1_table_offset = offset;
+    auto device = image.device();
+    const auto map = load(device);
+    ASSERT_FALSE(map);
+    EXPECT_EQ(map.error().what, "L1 table at " + hex(offset) + ": 16392 bytes at offset " + std::to_string(offset) +
+                                    " go past the end, which is at 196608: is the file cut short?");
+  }
+}
+
+TEST(Qcow2Map, L1CutShortIsRefused) {
+  Qcow2Image image({});
+  auto device = image.device();
+  device.bytes.resize(image.l1_offset() + 7);
+  EXPECT_FALSE(load(device));
+  device.bytes.resize(image.l1_offset() + 8); /* as QEMU leaves an image without data */
+  EXPECT_TRUE(load(device));
 }
 
 TEST(Qcow2Map, DamagedEntryEndsTheRunBeforeItAndThenFails) {
