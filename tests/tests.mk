@@ -172,6 +172,7 @@ e2e_tests = \
 	tests/e2e/bounds_test.py \
 	tests/e2e/clients_test.py \
 	tests/e2e/cut_short_test.py \
+	tests/e2e/info_test.py \
 	tests/e2e/luks_matrix_test.py \
 	tests/e2e/luks_write_test.py \
 	tests/e2e/parameters_test.py \

@@ -38,8 +38,10 @@ class KdfMeter {
   /* The same for comparing a volume key with all digests together. */
   Result<KdfCost> check_digests(const LuksHeader& header, const KdfLimits& limits);
 
- private:
+  /* What one secret costs on one slot: deriving its key, and comparing with the digest. */
   Result<double> seconds_of(const LuksKeyslot& slot, const LuksDigest& digest);
+
+ private:
   Result<double> kdf_seconds(const LuksKeyslot& slot);
   Result<double> pbkdf2_seconds(const HashAlgorithm& hash, uint32_t iterations, size_t key_bytes);
   Result<double> argon2_seconds(const Argon2Params& params);

@@ -168,6 +168,18 @@ Result<Qcow2Snapshots> list_qcow2_snapshots(BlockDevice& container, const Qcow2H
   return all;
 }
 
+Result<std::vector<Qcow2SnapshotName>> name_qcow2_snapshots(BlockDevice& container, const Qcow2Header& header,
+                                                            uint32_t most) {
+  TableReader table(container, header.snapshots_offset);
+  std::vector<Qcow2SnapshotName> names;
+  for (uint32_t i = 0; i < std::min(header.snapshots, most); ++i) {
+    auto entry = read_entry(table, header);
+    if (!entry) return propagate(entry);
+    names.push_back({std::move(entry->id), std::move(entry->name), entry->snapshot.disk_size});
+  }
+  return names;
+}
+
 Result<Qcow2Snapshot> find_qcow2_snapshot(BlockDevice& container, const Qcow2Header& header,
                                           const std::string& wanted) {
   TableReader table(container, header.snapshots_offset);

@@ -33,6 +33,17 @@ struct Qcow2Snapshots {
 };
 Result<Qcow2Snapshots> list_qcow2_snapshots(BlockDevice& container, const Qcow2Header& header);
 
+/* What a snapshot is called: any bytes. */
+struct Qcow2SnapshotName {
+  std::string id;
+  std::string name;
+  uint64_t disk_size = 0;
+};
+
+/* The first of them, `most` at the most. */
+Result<std::vector<Qcow2SnapshotName>> name_qcow2_snapshots(BlockDevice& container, const Qcow2Header& header,
+                                                            uint32_t most);
+
 /* The snapshot of that ID or, if there is none, of that name.  An unknown one is an error that lists those that
  * exist. */
 Result<Qcow2Snapshot> find_qcow2_snapshot(BlockDevice& container, const Qcow2Header& header, const std::string& wanted);
