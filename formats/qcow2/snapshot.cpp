@@ -35,6 +35,20 @@ class TableReader {
     if (!range_fits(table_ + consumed_, length, container_.size())) {
       return past_the_end("qcow2 snapshot: table at " + hex(table_), table_ + consumed_, length, container_.size());
     }
+    return take(length);
+  }
+
+  /* To the next multiple of 8 bytes.  QEMU does not write the padding of the last entry: the file may end there. */
+  Status skip_padding() {
+    auto padding = take(static_cast<size_t>(-consumed_ & 7));
+    if (!padding) return propagate(padding);
+    return ok();
+  }
+
+  uint64_t consumed() const noexcept { return consumed_; }
+
+ private:
+  Result<std::span<const std::byte>> take(size_t length) {
     if (buffer_.size() - used_ < length) {
       if (Status s = refill(length); !s) return propagate(s);
     }
@@ -44,9 +58,6 @@ class TableReader {
     return bytes;
   }
 
-  uint64_t consumed() const noexcept { return consumed_; }
-
- private:
   Status refill(size_t length) {
     buffer_.erase(buffer_.begin(), buffer_.begin() + static_cast<ptrdiff_t>(used_));
     used_ = 0;
@@ -102,8 +113,7 @@ Result<Entry> read_entry(TableReader& table, const Qcow2Header& header) {
   if (!id) return propagate(id);
   auto name = read_string(table, disk.name_size);
   if (!name) return propagate(name);
-  auto padding = table.next(static_cast<size_t>(-table.consumed() & 7));
-  if (!padding) return propagate(padding);
+  if (Status s = table.skip_padding(); !s) return propagate(s);
   if (table.consumed() > table_bytes_max) {
     return fail(Errc::invalid_format,
                 "qcow2 snapshot: the table is longer than " + std::to_string(table_bytes_max) + " bytes");
