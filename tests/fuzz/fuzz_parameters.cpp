@@ -142,7 +142,8 @@ Result<SharedDevice> Sources::open(const std::string& source) {
   return SharedDevice(std::make_shared<fuzz::SparseDevice>(fuzz::make_file(source)));
 }
 
-Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeader& /*header*/) {
+Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeader& /*header*/,
+                                     uint32_t /*seconds_max*/) {
   if (command.empty()) return fail(Errc::io, "the command printed nothing");
   return SecureBuffer::copy_of(std::as_bytes(std::span(command)));
 }
