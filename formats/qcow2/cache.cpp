@@ -20,8 +20,9 @@ namespace {
 constexpr uint64_t shard_bytes = 8 << 20;
 constexpr uint64_t shards_max = 16;
 
-/* For L1 tables in any case: a disk of 8 TiB in clusters of 64 KiB has one of 128 KiB, the largest has 32 MiB. */
-constexpr uint64_t tables_bytes_least = 128 << 20;
+/* For L1 tables in any case: a disk of 8 TiB in clusters of 64 KiB has one of 128 KiB, the largest has 32 MiB, and a chain
+ * of backing files may have 128 MiB. */
+constexpr uint64_t tables_bytes_least = 256 << 20;
 
 /* What a slot costs beside its bytes: map and list nodes, reference counts. */
 constexpr uint64_t slot_overhead_bytes = 256;

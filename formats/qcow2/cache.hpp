@@ -70,7 +70,7 @@ class Qcow2Cache {
     std::shared_ptr<std::atomic<uint64_t>> used_;
     uint64_t bytes_;
   };
-  /* Refuses what goes beyond the limit of the cache, or 128 MiB if that is more. */
+  /* Refuses what goes beyond the limit of the cache, or 256 MiB if that is more. */
   Result<TableRoom> room_for_table(uint64_t bytes);
 
   /* A slot that stays, until the pin goes.  The cache outlives it. */

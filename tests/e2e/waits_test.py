@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Nobody waits for somebody else's image, and the work of one request is bounded whatever an image says."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -100,18 +101,21 @@ class BoundedWork(TestCase):
     def test_l1_tables_of_all_images_have_one_limit(self):
         """Sparse files, each of whose tables has 32 MiB; the largest that there is."""
         entries = (32 << 20) // 8
-        for n in range(5):
-            with open(self.path(f"image{n}"), "wb") as f:
+        images = [f"image{n}" for n in range(9)]
+        for name in images:
+            with open(self.path(name), "wb") as f:
                 f.write(struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, entries << 29, 0, entries, 1 << 20,
                                     65536, 1, 0, 0, 0, 0, 0, 4, 104))
                 f.truncate(40 << 20)
-        server = self.server(*self.exports(**{f"image{n}": self.path(f"image{n}") for n in range(5)}), options=["-r"])
-        with server.connect("image0"), server.connect("image1"), server.connect("image2"), server.connect("image3"):
+        server = self.server(*self.exports(**{name: self.path(name) for name in images}), options=["-r"])
+        with contextlib.ExitStack() as opened:
+            for name in images[:-1]:
+                opened.enter_context(server.connect(name))
             with self.assertRaises(qluks.nbd.Error):
-                server.connect("image4")
-            self.assertRegex(server.errors()[-1], "L1 table at 0x100000: .*the tables of all open images have 167772160 "
-                                                  "bytes, the limit is 134217728: raise qluks-cache-size")
-        with server.connect("image4"):
+                server.connect(images[-1])
+            self.assertRegex(server.errors()[-1], "L1 table at 0x100000: .*the tables of all open images have 301989888 "
+                                                  "bytes, the limit is 268435456: raise qluks-cache-size")
+        with server.connect(images[-1]):
             pass
 
 
