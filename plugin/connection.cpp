@@ -118,7 +118,6 @@ Status Connection::extents(uint64_t offset, uint64_t length, bool only_one, nbdk
     if (n != 0 && monotonic_seconds() - start > extents_seconds_max) break;
     if (shutting_down()) return given_up();
     auto extent = top().extent(offset, length);
-    if (!extent && n != 0) break; /* what came before it is right; the client asks on, and gets the error then */
     if (!extent) return propagate(extent);
     if (only_one && first && !first->same_kind(*extent)) break;
     if (nbdkit_add_extent(extents, offset, extent->length, nbdkit_type(*extent)) != 0) {
