@@ -67,8 +67,14 @@ class Images(qluks.TestCase):
                 joined[-1][1] += e["length"]
             else:
                 joined.append([e["start"], e["length"], flags])
-        ours = [line.split(" ") for line in self.dump(image, "--map", *options).decode().splitlines()]
-        self.assertEqual([[int(o), int(n), flags] for o, n, flags in ours], joined)
+        ours = []
+        for line in self.dump(image, "--map", *options).decode().splitlines():
+            offset, length, flags = line.split(" ")
+            if ours and ours[-1][2] == flags:
+                ours[-1][1] += int(length)
+            else:
+                ours.append([int(offset), int(length), flags])
+        self.assertEqual(ours, joined)
 
     def cut_short(self, image, cluster):
         os.truncate(image, os.path.getsize(image) - cluster // 2)
@@ -336,8 +342,6 @@ class Encrypted(Images):
                 self.assert_reads(image, encrypted=True)
                 self.change(image, ["write -P 0x77 4000k 90k"], encrypted=True)
                 self.assert_reads(image, encrypted=True)
-                self.cut_short(image, cluster)  # QEMU decrypts zeroes, which were never stored
-                self.assertIn("is the file cut short?", self.refusal(image, "--passphrase", qluks.SECRET))
 
     def test_preallocated_clusters_are_decrypted_as_they_are(self):
         image = self.path("image.qcow2")

@@ -97,7 +97,9 @@ void run_target(std::span<const std::byte> input) {
   SparseDevice container(0);
   container.add(at, input);
 
-  std::vector<std::byte> bytes(stream.bytes_max);
+  /* What the container ends before is not there. */
+  const uint64_t to_end = container.size() - std::min<uint64_t>(container.size(), stream.at.bytes);
+  std::vector<std::byte> bytes(static_cast<size_t>(std::min<uint64_t>(stream.bytes_max, to_end)));
   std::copy_n(input.begin(), std::min(input.size(), bytes.size()), bytes.begin());
   /* Memory is kept, since getting it costs more than most streams; right behind it nothing can be touched. */
   static test::Guarded plain_memory(cluster_bytes_max);
