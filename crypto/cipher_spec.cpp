@@ -93,8 +93,7 @@ std::optional<std::string_view> between(std::string_view before, std::string_vie
 }
 
 /* "capi:mode(cipher)-iv" as "cipher-mode-iv", and ESSIV, which encrypts what plain64 makes, as
- * "cipher-mode-essiv:hash". Under these names dm-crypt takes an IV for ECB, too, and ignores it.  nullopt if it is
- * nothing of that. */
+ * "cipher-mode-essiv:hash".  nullopt if it is nothing of that. */
 std::optional<std::string> from_capi(std::string_view text) {
   std::string_view algorithm = text.substr(5, text.rfind(')') - 4);
   std::string iv(text.substr(std::min(text.size(), 5 + algorithm.size())));
@@ -107,7 +106,6 @@ std::optional<std::string> from_capi(std::string_view text) {
   const std::string_view mode = next_part(algorithm, '(');
   const auto cipher = between("", algorithm, ")");
   if (!cipher || !iv.starts_with('-')) return std::nullopt;
-  if (mode == "ecb" && find_named(ivs, std::string_view(iv).substr(1)) != nullptr) iv.clear();
   return std::string(*cipher) + "-" + std::string(mode) + iv;
 }
 
@@ -190,14 +188,13 @@ Result<CipherSpec> parse_cipher_spec(std::string_view text, CipherUse use) {
   if (cipher == nullptr) return refuse(text, "cipher", cipher_name, cipher_list);
 
   std::string_view rest = mode_and_iv(text, cipher_name);
-  const bool bare_ecb = rest == "ecb";
   const std::string_view mode_name = next_part(rest, '-');
   const CipherMode* mode = find_named(modes, mode_name);
   if (mode == nullptr) return refuse(text, "mode", mode_name, mode_list);
   if (!goes_with(*cipher, *mode)) return refuse(text, "mode", mode_name, modes_of(*cipher));
   CipherSpec spec{.cipher = *cipher, .mode = *mode, .iv = IvKind::none, .use = use};
-  if (bare_ecb) return spec;
-  if (*mode == CipherMode::ecb) return refuse(text, "iv", rest, "none with ecb");
+  /* QEMU writes an IV into the headers of its ecb volumes; it and dm-crypt ignore whatever the name is. */
+  if (*mode == CipherMode::ecb) return spec;
 
   if (Status s = parse_iv(text, rest, spec); !s) return propagate(s);
   if (Status s = check_combination(text, spec); !s) return propagate(s);

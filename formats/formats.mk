@@ -3,6 +3,8 @@ noinst_LTLIBRARIES += libformats.la
 libformats_la_SOURCES = \
 	formats/encrypted_write.cpp \
 	formats/encrypted_write.hpp \
+	formats/foreign.cpp \
+	formats/foreign.hpp \
 	formats/format.hpp \
 	formats/luks/af.cpp \
 	formats/luks/af.hpp \

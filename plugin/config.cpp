@@ -250,6 +250,16 @@ Status Config::set_backing_dir(const char* value) {
   return set_once("qluks-backing-dir", backing_dir, std::string(path.get()));
 }
 
+std::vector<PrivateName> Config::private_names() const {
+  std::vector<PrivateName> names;
+  for (const BackingFile& file : backing) add_private_source(names, file.source, "qluks-backing");
+  add_private_source(names, header, "qluks-header");
+  add_private_source(names, backing_dir, "qluks-backing-dir");
+  add_private_source(names, data_file, "qluks-data-file");
+  add_private_source(names, grow, "qluks-grow");
+  return names;
+}
+
 Status Config::set_layers(const char* value) {
   auto list = parse_layers(value);
   if (!list) return propagate(list);
@@ -293,8 +303,8 @@ Status Config::check_layers() const {
 /* Files are read now, while a mistake still ends nbdkit; programs run when there is a header to run them for. */
 Status Config::fill_keyring() {
   for (auto& secret : secrets_) {
-    if (auto* passphrase = std::get_if<SecureBuffer>(&secret)) {
-      keyring.add_secret(std::move(*passphrase));
+    if (auto* passphrase = std::get_if<Passphrase>(&secret)) {
+      keyring.add_secret(std::move(passphrase->secret), passphrase->newline_dropped);
     } else if (auto* program = std::get_if<KeyCommand>(&secret)) {
       keyring.add_secret_source([command = std::move(program->command), seconds = kdf_limits_.seconds](
                                     const LuksHeader& volume) { return run_key_command(command, volume, seconds); });

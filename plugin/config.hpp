@@ -15,6 +15,8 @@
 #include "formats/luks/keyring.hpp"
 #include "plugin/key_file.hpp"
 #include "plugin/layer_list.hpp"
+#include "plugin/passphrase.hpp"
+#include "plugin/private_names.hpp"
 
 namespace qluks {
 
@@ -43,6 +45,9 @@ class Config {
 
   /* Check the parameters against each other and read the key files. */
   Status complete();
+
+  /* Of all sources. */
+  std::vector<PrivateName> private_names() const;
 
   std::optional<LayerList> layers;  /* empty: auto */
   std::string header;               /* source; empty: the header is where its format puts it */
@@ -86,7 +91,7 @@ class Config {
   struct KeyCommand {
     std::string command;
   };
-  std::vector<std::variant<SecureBuffer, KeyFile, KeyCommand>> secrets_;
+  std::vector<std::variant<Passphrase, KeyFile, KeyCommand>> secrets_;
   std::string volume_key_file_;
 };
 

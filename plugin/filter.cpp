@@ -19,6 +19,7 @@
 #include "plugin/connection.hpp"
 #include "plugin/guard.hpp"
 #include "plugin/image.hpp"
+#include "plugin/private_names.hpp"
 #include "plugin/shutdown_check.hpp"
 #include "plugin/sources.hpp"
 
@@ -151,6 +152,7 @@ int get_ready(int /*thread_model*/) {
 /* In the process that will serve. */
 int after_fork(nbdkit_backend* /*nxdata*/) {
   return guard_control("after_fork", [] {
+    keep_private(server->config.private_names());
     install_shutdown_check();
     keep_secure_memory_here();
     return ok();

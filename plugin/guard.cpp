@@ -3,6 +3,8 @@
 
 #include <nbdkit-filter.h>
 
+#include "plugin/private_names.hpp"
+
 namespace qluks {
 
 int errno_of(const Error& error) noexcept {
@@ -29,8 +31,16 @@ int errno_of(const Error& error) noexcept {
   return EIO;
 }
 
+/* Newer servers hand the last line of a request that failed to its client. */
 void report(const Error& error) noexcept {
-  if (!error.what.empty()) nbdkit_error("%s", error.what.c_str());
+  if (error.what.empty()) return;
+  nbdkit_error("%s", error.what.c_str());
+  try {
+    const std::string shown = without_private_names(error.what);
+    if (shown != error.what) nbdkit_error("%s", shown.c_str());
+  } catch (const std::bad_alloc&) {
+    nbdkit_error("out of memory");
+  }
 }
 
 void report_bug(const char* callback) noexcept { nbdkit_error("internal error in %s: unexpected exception", callback); }

@@ -18,7 +18,8 @@ namespace qluks {
 /* The error number that a client gets. */
 int errno_of(const Error& error) noexcept;
 
-/* Send the error to nbdkit's log, once; errors that were reported below stay silent. */
+/* Send the error to nbdkit's log; errors that were reported below stay silent.  Once, unless it names what only the
+ * operator may see: then without that a second time, for the client. */
 void report(const Error& error) noexcept;
 
 /* An exception other than std::bad_alloc is a bug: say where. */

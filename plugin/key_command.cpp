@@ -12,12 +12,14 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "base/clock.hpp"
 #include "base/file_descriptor.hpp"
 #include "base/shutdown.hpp"
 #include "base/system_message.hpp"
+#include "formats/text.hpp"
 #include "plugin/key_file.hpp"
 
 extern char** environ;
@@ -40,6 +42,21 @@ const char* layer_name(HeaderPlace place) {
       break;
   }
   return "luks";
+}
+
+/* The header's UUID is bytes from outside, and goes into file names and perhaps through a second shell.  A real one
+ * holds hexadecimal digits and dashes. */
+Status check_uuid(const std::string& uuid) {
+  const auto harmless = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '.' || c == '_' ||
+           c == '-';
+  };
+  const bool ok_first = !uuid.empty() && uuid.front() != '-' && uuid.front() != '.';
+  if (ok_first && std::all_of(uuid.begin(), uuid.end(), harmless)) return ok();
+  return command_error("not run: the header's UUID " + in_quotes(uuid) +
+                           " is not of letters, digits, dots, underscores and dashes alone, or starts with a dot or a "
+                           "dash",
+                       EINVAL);
 }
 
 /* Our variables in front of the server's: the first of a name counts. */
@@ -138,13 +155,21 @@ class Program {
   Program(pid_t pid, bool leads_group) noexcept : pid_(pid), leads_group_(leads_group) {}
   void send(int signal) const noexcept { kill(leads_group_ ? -pid_ : pid_, signal); }
   bool has_ended() const noexcept;
-  int reap() noexcept;
+  std::optional<int> reap() noexcept;
 
   pid_t pid_; /* 0: has been waited for */
   bool leads_group_;
 };
 
+/* Some parents hand down that ends of children are ignored; then the kernel keeps no status, and a program that failed
+ * could not be told from one that did not. */
+void keep_exit_statuses() noexcept {
+  struct sigaction action {};
+  if (sigaction(SIGCHLD, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) std::signal(SIGCHLD, SIG_DFL);
+}
+
 Result<Program> Program::start(const std::string& command, std::vector<std::string> env, int input, int output) {
+  keep_exit_statuses();
   std::vector<char*> envp;
   for (auto& e : env) envp.push_back(e.data());
   envp.push_back(nullptr);
@@ -161,12 +186,13 @@ Result<Program> Program::start(const std::string& command, std::vector<std::stri
   posix_spawnattr_init(&attributes);
   /* No signal blocked or ignored. */
   sigset_t none;
-  sigset_t pipe;
+  sigset_t defaults;
   sigemptyset(&none);
-  sigemptyset(&pipe);
-  sigaddset(&pipe, SIGPIPE);
+  sigemptyset(&defaults);
+  sigaddset(&defaults, SIGPIPE);
+  sigaddset(&defaults, SIGCHLD);
   posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &pipe);
+  posix_spawnattr_setsigdefault(&attributes, &defaults);
   const bool own_group = !owns_terminal();
   const int group_flag = own_group ? POSIX_SPAWN_SETPGROUP : 0;
   posix_spawnattr_setflags(&attributes,
@@ -194,11 +220,14 @@ bool Program::has_ended() const noexcept {
   return waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid != 0;
 }
 
-int Program::reap() noexcept {
+/* Its status; none if somebody else has taken it. */
+std::optional<int> Program::reap() noexcept {
   int status = 0;
-  while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) continue;
+  pid_t reaped = -1;
+  while ((reaped = waitpid(pid_, &status, 0)) < 0 && errno == EINTR) continue;
+  const bool ours = reaped == pid_;
   pid_ = 0;
-  return status;
+  return ours ? std::optional(status) : std::nullopt;
 }
 
 /* It has closed its output, so this is a matter of milliseconds, as a rule. */
@@ -207,9 +236,10 @@ Status Program::wait(const Patience& patience) {
     if (Status s = patience.check(); !s) return s;
     poll(nullptr, 0, pause_ms);
   }
-  const int status = reap();
-  if (WIFSIGNALED(status)) return command_error("it was ended by signal " + std::to_string(WTERMSIG(status)));
-  if (WEXITSTATUS(status) != 0) return command_error("it failed with status " + std::to_string(WEXITSTATUS(status)));
+  const auto status = reap();
+  if (!status) return command_error("its exit status is lost");
+  if (WIFSIGNALED(*status)) return command_error("it was ended by signal " + std::to_string(WTERMSIG(*status)));
+  if (WEXITSTATUS(*status) != 0) return command_error("it failed with status " + std::to_string(WEXITSTATUS(*status)));
   return ok();
 }
 
@@ -226,6 +256,7 @@ Status wait_for_output(int fd, const Patience& patience) {
 } // namespace
 
 Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeader& header, uint32_t seconds_max) {
+  if (Status s = check_uuid(header.uuid); !s) return propagate(s);
   auto input = input_file(header.tokens);
   if (!input) return propagate(input);
   int ends[2];

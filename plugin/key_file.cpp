@@ -71,7 +71,7 @@ Result<SecureBuffer> read_secret(int fd, uint64_t most, SecretEnd end, const std
     const auto line = larger.span().first(secret.size() + *n);
     const auto newline = std::find(line.begin() + static_cast<ptrdiff_t>(secret.size()), line.end(), std::byte{'\n'});
     const bool ended = end == SecretEnd::newline && newline != line.end();
-    larger.shrink(ended ? static_cast<size_t>(newline - line.begin()) : line.size());
+    larger.shrink(ended ? static_cast<size_t>(newline - line.begin()) + 1 : line.size());
     secret = std::move(larger);
     if (ended || secret.size() < room || room == most) return secret;
   }

@@ -23,7 +23,7 @@ struct KeyFile {
   std::optional<uint64_t> size = {}; /* exactly that many bytes; else all up to the end */
 };
 
-/* Where a secret ends: with its file, or before the first newline in it. */
+/* Where a secret ends: with its file, or with the first newline in it, which is then its last byte. */
 enum class SecretEnd { file, newline };
 
 /* At most `most` bytes; the error has the number but no words.  `before_read` is called before each read, and can end

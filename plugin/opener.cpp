@@ -3,6 +3,8 @@
 
 #include <cerrno>
 
+#include "formats/foreign.hpp"
+#include "formats/luks/header.hpp"
 #include "formats/partition/layer.hpp"
 #include "formats/qcow2/layer.hpp"
 #include "plugin/backing_chain.hpp"
@@ -70,7 +72,7 @@ class Opener {
     if (qcow2_encrypted_ || !options_.config.keyring.has_secrets()) return ok();
     auto luks = probe_luks(stack_.top());
     if (!luks) return propagate(luks);
-    if (*luks) return open_luks_layer();
+    if (*luks) return open_probed_luks("qcow2,");
     if (LuksPartitions partitions = find_luks_partitions(stack_.top(), "qcow2,"); partitions.found) {
       opened_.hint = "a secret is given, but nothing is decrypted: " + partitions.text;
     }
@@ -81,8 +83,30 @@ class Opener {
     if (options_.detached_header != nullptr) return open_luks_layer();
     auto luks = probe_luks(stack_.top());
     if (!luks) return propagate(luks);
-    if (*luks) return open_luks_layer();
+    if (*luks) return open_probed_luks("");
     return refuse_unknown();
+  }
+
+  /* A second header of LUKS2 outlives a new partition table or file system over the first, and nothing says which of
+   * the two the disk is now. */
+  Status open_probed_luks(const std::string& layers_below) {
+    auto first = starts_as_luks(stack_.top());
+    if (!first) return propagate(first);
+    if (*first) return open_luks_layer();
+    const std::string other = what_starts_there();
+    if (other.empty()) return open_luks_layer();
+    return fail(Errc::invalid_format,
+                "the disk starts as " + other +
+                    ", but the second header of a LUKS2 volume is behind that: if the volume is what is meant, say "
+                    "qluks-layers=" +
+                    layers_below + "luks; \"cryptsetup repair\" restores its first header",
+                EINVAL);
+  }
+
+  std::string what_starts_there() {
+    if (Foreign foreign = find_foreign(stack_.top()); !foreign.name.empty()) return foreign.name;
+    const LuksPartitions partitions = find_luks_partitions(stack_.top(), "");
+    return partitions.text.empty() ? "" : "a partition table";
   }
 
   Status refuse_unknown() {
@@ -90,8 +114,15 @@ class Opener {
     if (partitions.found) {
       return fail(Errc::invalid_format, "the image is neither qcow2 nor LUKS, but " + partitions.text, EINVAL);
     }
+    const Foreign foreign = find_foreign(stack_.top());
+    if (!foreign.way_out.empty()) {
+      return fail(Errc::invalid_format,
+                  "the image is neither qcow2 nor LUKS, but " + foreign.name + ": " + foreign.way_out, EINVAL);
+    }
+    const std::string but = foreign.name.empty() ? "" : ", but " + foreign.name;
     return fail(Errc::invalid_format,
-                "the image is neither qcow2 nor LUKS" + (partitions.text.empty() ? "" : ", and " + partitions.text) +
+                "the image is neither qcow2 nor LUKS" + but +
+                    (partitions.text.empty() ? "" : ", and " + partitions.text) +
                     ": if it is meant to be served as it is, say qluks-layers=raw; "
                     "a payload whose LUKS header lies elsewhere needs qluks-header=",
                 EINVAL);

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <string_view>
+#include <utility>
 
 #include "base/file_descriptor.hpp"
 #include "base/system_message.hpp"
@@ -43,17 +44,19 @@ class EchoOff {
   bool known_;
 };
 
-Result<SecureBuffer> read_line(int fd, const std::string& source) {
-  auto line = read_secret(fd, key_file_bytes_default_max + 1, SecretEnd::newline);
+Result<Passphrase> read_line(int fd, const std::string& source) {
+  auto line = read_secret(fd, key_file_bytes_default_max + 2, SecretEnd::newline);
   if (!line) return passphrase_error(source + ": " + system_message(line.error().sys), line.error().sys);
+  const bool newline = line->size() != 0 && std::as_const(*line).span().back() == std::byte{'\n'};
+  if (newline) line->shrink(line->size() - 1);
   if (line->size() > key_file_bytes_default_max) {
     return passphrase_error(source + ": its first line is longer than " + std::to_string(key_file_bytes_default_max) +
                             " bytes");
   }
-  return line;
+  return Passphrase{std::move(*line), newline};
 }
 
-Result<SecureBuffer> ask() {
+Result<Passphrase> ask() {
   if (nbdkit_stdio_safe() == 0) return passphrase_error("=-: standard input is in use by nbdkit -s: use +FILE");
   if (isatty(STDIN_FILENO) == 0) return passphrase_error("=-: standard input is not a terminal: use +FILE or -FD");
   auto line = [] {
@@ -62,13 +65,14 @@ Result<SecureBuffer> ask() {
     std::fflush(stdout);
     return read_line(STDIN_FILENO, "=-");
   }();
+  if (line) line->newline_dropped = false; /* the key that ends a line was never meant to count */
   std::printf("\n");
   return line;
 }
 
 } // namespace
 
-Result<SecureBuffer> read_passphrase(const char* value) {
+Result<Passphrase> read_passphrase(const char* value) {
   const std::string_view text(value);
   if (text == "-") return ask();
   if (text.starts_with("-")) {
@@ -87,7 +91,7 @@ Result<SecureBuffer> read_passphrase(const char* value) {
     if (!file) return passphrase_error(source + ": " + system_message(errno), errno);
     return read_line(file.get(), source);
   }
-  return SecureBuffer::copy_of(std::as_bytes(std::span(text)));
+  return Passphrase{SecureBuffer::copy_of(std::as_bytes(std::span(text)))};
 }
 
 } // namespace qluks

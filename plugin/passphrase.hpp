@@ -12,15 +12,18 @@
 
 namespace qluks {
 
+struct Passphrase {
+  SecureBuffer secret;
+  bool newline_dropped = false; /* one stood behind it, which is not part of it */
+};
+
 /* `value` is the parameter's:
  *
  *      -       ask on the terminal
  *      -FD     the first line that this file descriptor gives; it is closed
  *      +FILE   the first line of a file
- *      others  the passphrase itself
- *
- * The newline is not part of it. */
-Result<SecureBuffer> read_passphrase(const char* value);
+ *      others  the passphrase itself */
+Result<Passphrase> read_passphrase(const char* value);
 
 } // namespace qluks
 

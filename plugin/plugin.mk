@@ -32,6 +32,8 @@ nbdkit_qluks_filter_la_SOURCES = \
 	plugin/opener.hpp \
 	plugin/passphrase.cpp \
 	plugin/passphrase.hpp \
+	plugin/private_names.cpp \
+	plugin/private_names.hpp \
 	plugin/shutdown_check.cpp \
 	plugin/shutdown_check.hpp \
 	plugin/sources.cpp \

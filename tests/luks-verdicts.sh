@@ -13,8 +13,12 @@ QLUKS_KEEP_IMAGES=$dir ./luks_test --gtest_filter='*Verdict*' --gtest_brief=1
 printf secret >"$dir/secret"
 truncate -s 1M "$dir/payload"
 
-# Opened by cryptsetup and by us, not by QEMU: hash names in capitals, and the tight layout of cryptsetup 1.0.
-not_for_qemu=' HashInCapitals.luks1 PackedSlotsOfOldCryptsetup.luks1 '
+# Opened by cryptsetup and by us, not by QEMU: hash names in capitals, the tight layout of cryptsetup 1.0, and a slot
+# beside the good one that is damaged.
+not_for_qemu=' HashInCapitals.luks1 PackedSlotsOfOldCryptsetup.luks1 StateOfAnotherSlotUnknown.luks1'
+not_for_qemu+=' AnotherActiveSlotWithoutIterations.luks1 '
+# Opened by QEMU (which makes such headers), not by cryptsetup, which takes the offset for one beside the key material.
+not_for_cryptsetup=' PayloadAt1Detached.luks1-header PayloadInKeyMaterialDetached.luks1-header '
 
 asked=0 bad=0
 # opens PROGRAM IMAGE COMMAND...: the command has to succeed.
@@ -24,7 +28,10 @@ opens() {
     echo "$1 refuses $(basename "$2"): $(head -n 1 "$dir/said")"
     bad=1
 }
-cryptsetup_opens() { opens cryptsetup "$1" cryptsetup open --test-passphrase --key-file "$dir/secret" "${@:2}"; }
+cryptsetup_opens() {
+    case $not_for_cryptsetup in *" $(basename "$1") "*) return ;; esac
+    opens cryptsetup "$1" cryptsetup open --test-passphrase --key-file "$dir/secret" "${@:2}"
+}
 qemu_opens() {
     case $not_for_qemu in *" $(basename "$1") "*) return ;; esac
     opens qemu "$1" qemu-io -r --object "secret,id=s,file=$dir/secret" -c 'read 0 512' \

@@ -175,6 +175,7 @@ e2e_tests = \
 	tests/e2e/info_test.py \
 	tests/e2e/luks_matrix_test.py \
 	tests/e2e/luks_write_test.py \
+	tests/e2e/messages_test.py \
 	tests/e2e/parameters_test.py \
 	tests/e2e/partitions_test.py \
 	tests/e2e/qcow2_features_test.py \

@@ -17,6 +17,16 @@ namespace {
 constexpr double calibration_seconds = 0.001;
 constexpr Argon2Cost argon2_calibration = {1, 8 << 10, 1};
 
+/* Memory beyond the caches is slower, and every page of it has to be had from the kernel: a
+ * derivation that fills gigabytes is measured with memory like that, for a tenth of its own time at the most. */
+constexpr uint32_t argon2_calibration_large_kib = 32 << 10;
+constexpr uint64_t argon2_large_filled_kib = 1 << 20;
+
+constexpr bool fills_gigabytes(const Argon2Cost& cost) noexcept {
+  return cost.memory_kib >= argon2_calibration_large_kib &&
+         uint64_t{cost.memory_kib} * cost.time >= argon2_large_filled_kib;
+}
+
 /* As little memory as four lanes can have: hardly anything but threads is measured.  There is one for each lane in each
  * quarter of each pass. */
 constexpr Argon2Cost thread_calibration = {16, 32, 4};
@@ -99,7 +109,8 @@ Result<double> KdfMeter::pbkdf2_seconds(const HashAlgorithm& hash, uint32_t iter
 Result<double> KdfMeter::argon2_seconds(const Argon2Params& params) {
   Argon2Cost cost = argon2_calibration;
   cost.lanes = std::clamp(params.cost.lanes, 1U, argon2_calibrated_lanes_max);
-  double& second = argon2_second_[{params.type, cost.lanes}];
+  if (fills_gigabytes(params.cost)) cost.memory_kib = argon2_calibration_large_kib;
+  double& second = argon2_second_[{params.type, cost.lanes, cost.memory_kib}];
   if (second == 0) {
     auto taken = measure_argon2(params.type, cost);
     if (!taken) return taken;

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -47,8 +48,9 @@ class KdfMeter {
   Result<double> argon2_seconds(const Argon2Params& params);
 
   std::map<std::pair<const HashAlgorithm*, size_t>, double> pbkdf2_second_; /* of one iteration, by key size */
-  std::map<std::pair<Argon2Type, uint32_t>, double> argon2_second_;         /* of a KiB in one pass, by lanes */
-  double thread_second_ = 0;                                                /* of starting and joining one */
+  /* Of a KiB in one pass, by lanes and memory. */
+  std::map<std::tuple<Argon2Type, uint32_t, uint32_t>, double> argon2_second_;
+  double thread_second_ = 0; /* of starting and joining one */
 };
 
 } // namespace qluks

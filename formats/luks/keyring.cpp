@@ -42,7 +42,11 @@ std::string fingerprint_of(const LuksHeader& header, const std::vector<const Luk
 /* Errors that are no property of the slot. */
 bool stops_trying(Errc code) { return code == Errc::no_memory || code == Errc::shutting_down; }
 
-bool ends_in_newline(Bytes secret) { return !secret.empty() && secret.back() == std::byte{'\n'}; }
+/* A line end at the end of a secret, which is seldom meant; nothing else of it. */
+std::string line_end_of(Bytes secret) {
+  if (!secret.empty() && secret.back() == std::byte{'\n'}) return "\n";
+  return !secret.empty() && secret.back() == std::byte{'\r'} ? "\r" : "";
+}
 
 } // namespace
 
@@ -118,7 +122,7 @@ Result<Keyring::Key> Keyring::derive(const LuksHeader& header, const Slots& slot
   }();
   if (!costs) return propagate(costs, volume_name(header));
   std::string notes;
-  size_t newlines = 0;
+  std::string line_ends;
   size_t derivations = 0;
   for (const auto& given : secrets_) {
     Result<SecureBuffer> found; /* holds what a source gave until it has been tried */
@@ -126,7 +130,7 @@ Result<Keyring::Key> Keyring::derive(const LuksHeader& header, const Slots& slot
     if (!found) return propagate(found, volume_name(header));
     const auto* kept = std::get_if<SecureBuffer>(&given);
     const Bytes secret = kept != nullptr ? kept->span() : std::as_const(*found).span();
-    newlines += ends_in_newline(secret);
+    line_ends += line_end_of(secret);
     for (size_t i = 0; i < slots.size(); ++i) {
       const LuksKeyslot& slot = *slots[i];
       ++derivations;
@@ -140,7 +144,7 @@ Result<Keyring::Key> Keyring::derive(const LuksHeader& header, const Slots& slot
     }
   }
   log_debug(volume_name(header) + ": refused after " + count_of(derivations, "derivation"));
-  return fail(Errc::wrong_passphrase, refusal(header, slots, notes, newlines));
+  return fail(Errc::wrong_passphrase, refusal(header, slots, notes, line_ends));
 }
 
 Result<std::optional<SecureBuffer>> Keyring::try_slot(const LuksHeader& header, const LuksKeyslot& slot, Bytes material,
@@ -151,14 +155,27 @@ Result<std::optional<SecureBuffer>> Keyring::try_slot(const LuksHeader& header, 
 }
 
 std::string Keyring::refusal(const LuksHeader& header, const Slots& slots, const std::string& notes,
-                             size_t newlines) const {
+                             const std::string& line_ends) const {
   std::string text = volume_name(header) + ": no key slot opens: " + count_of(secrets_.size(), "secret") +
                      " tried on " + count_of(slots.size(), "key slot") + " (";
   for (const LuksKeyslot* slot : slots) text += (slot == slots.front() ? "" : ", ") + std::to_string(slot->number);
-  text += ")" + notes + skipped_slots(header, only_slot_);
-  if (newlines == 0) return text;
-  return text + (secrets_.size() == 1 ? "; the secret ends" : "; one of the secrets ends") +
-         " in a newline, which counts: write it with \"printf %s\" rather than \"echo\"";
+  return text + ")" + notes + skipped_slots(header, only_slot_) + doubts(line_ends);
+}
+
+/* What may be wrong with the secrets, to the eye that cannot see them. */
+std::string Keyring::doubts(const std::string& line_ends) const {
+  const std::string ends = secrets_.size() == 1 ? "; the secret ends" : "; one of the secrets ends";
+  std::string text;
+  if (line_ends.find('\n') != std::string::npos) {
+    text += ends + " in a newline, which counts: write it with \"printf %s\" rather than \"echo\"";
+  }
+  if (line_ends.find('\r') != std::string::npos) {
+    text += ends + " in a carriage return, which counts: was its file written with the line ends of Windows?";
+  }
+  if (newline_dropped_) {
+    text += "; the newline behind the passphrase was dropped: qluks-key-file= keeps it, as QEMU's secret,file= does";
+  }
+  return text;
 }
 
 } // namespace qluks

@@ -40,8 +40,12 @@ using SecretSource = std::function<Result<SecureBuffer>(const LuksHeader&)>;
 
 class Keyring {
  public:
-  /* Secrets are tried in the order in which they were added.  Nothing here is called after the first unlock(). */
-  void add_secret(SecureBuffer secret) { secrets_.push_back(std::move(secret)); }
+  /* Secrets are tried in the order in which they were added.  Nothing here is called after the first unlock().
+   * `newline_dropped`: the secret's file went on with one, which a refusal then says. */
+  void add_secret(SecureBuffer secret, bool newline_dropped = false) {
+    secrets_.push_back(std::move(secret));
+    newline_dropped_ = newline_dropped_ || newline_dropped;
+  }
   void add_secret_source(SecretSource source) { secrets_.push_back(std::move(source)); }
   /* The volume key itself: no secret and no key slot is tried, it only has to match a digest. */
   void use_volume_key(SecureBuffer key) { volume_key_ = std::move(key); }
@@ -79,14 +83,17 @@ class Keyring {
                                                Bytes secret, const KdfCost& cost);
   Result<Key> check_volume_key(const LuksHeader& header);
   Result<Key> derive(const LuksHeader& header, const Slots& slots, const Materials& materials);
-  std::string refusal(const LuksHeader& header, const Slots& slots, const std::string& notes, size_t newlines) const;
+  std::string refusal(const LuksHeader& header, const Slots& slots, const std::string& notes,
+                      const std::string& line_ends) const;
+  std::string doubts(const std::string& line_ends) const;
 
   std::vector<std::variant<SecureBuffer, SecretSource>> secrets_;
+  bool newline_dropped_ = false;
   std::optional<SecureBuffer> volume_key_;
   std::optional<uint32_t> only_slot_;
   KdfLimits kdf_limits_;
 
-  std::mutex meter_mutex_; /* guards kdf_meter_; held for the milliseconds of a measurement */
+  std::mutex meter_mutex_; /* guards kdf_meter_; held for the moment of a measurement */
   KdfMeter kdf_meter_;
   KdfGate gate_{KdfLimits{}.memory_bytes, std::max(1U, std::thread::hardware_concurrency())};
   OutcomeMemory<Key> outcomes_;

@@ -2,6 +2,8 @@
 #include "formats/luks/luks1.hpp"
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "base/checked.hpp"
 #include "base/units.hpp"
@@ -61,15 +63,13 @@ Result<CipherSpec> parse_cipher(const Luks1PhdrOnDisk& phdr) {
   return cipher;
 }
 
-Status check_keyslot(const Luks1KeyslotOnDisk& slot, size_t number) {
-  if (slot.active != luks1_slot_active && slot.active != luks1_slot_inactive) {
-    return invalid_slot(number, "its state is neither active nor inactive but " + std::to_string(slot.active));
+/* Why an area in use cannot be tried; cryptsetup leaves such a slot alone and opens by another one. */
+std::optional<std::string> unusable(const Luks1KeyslotOnDisk& slot) {
+  if (slot.active != luks1_slot_active) {
+    return "its state is neither active nor inactive but " + std::to_string(slot.active);
   }
-  if (slot.stripes != af_stripes) {
-    return invalid_slot(number, "stripes " + std::to_string(slot.stripes) + " is not 4000");
-  }
-  if (slot.active == luks1_slot_active && slot.iterations == 0) return invalid_slot(number, "iterations is 0");
-  return ok();
+  if (slot.iterations == 0) return "iterations is 0";
+  return std::nullopt;
 }
 
 /* No field here is wider than 32 bits, so none of the sums overflows. */
@@ -80,7 +80,8 @@ Area key_area(const Luks1PhdrOnDisk& phdr, size_t number, const Geometry& geomet
   return {number, begin, begin + *checked_align_up(sectors, geometry.unit_sectors)};
 }
 
-/* The key material of all slots, used or not, lies behind the header, in front of the payload, inside the device. */
+/* The key material of all slots, used or not, lies behind the header, inside the device, and in front of the payload
+ * if that is on the same device: `payload_sector` is 0 if not. */
 Status check_area(const Area& area, const Geometry& geometry, uint64_t payload_sector, uint64_t device_bytes) {
   if (area.begin < geometry.first_sector) {
     return invalid_slot(area.slot, "key material at sector " + std::to_string(area.begin) +
@@ -104,11 +105,14 @@ Status check_layout(const Luks1PhdrOnDisk& phdr, HeaderPlace place, uint64_t dev
     return invalid("payload_offset " + std::to_string(phdr.payload_offset) +
                    " overlaps the header (a detached header needs qluks-header=)");
   }
+  const uint64_t payload_sector = place == HeaderPlace::detached ? 0 : uint64_t{phdr.payload_offset};
   std::array<Area, 8> areas{};
   for (size_t i = 0; i < areas.size(); ++i) {
-    if (Status s = check_keyslot(phdr.keyslots[i], i); !s) return s;
+    if (const uint32_t stripes = phdr.keyslots[i].stripes; stripes != af_stripes) {
+      return invalid_slot(i, "stripes " + std::to_string(stripes) + " is not 4000");
+    }
     areas[i] = key_area(phdr, i, geometry);
-    if (Status s = check_area(areas[i], geometry, phdr.payload_offset, device_bytes); !s) return s;
+    if (Status s = check_area(areas[i], geometry, payload_sector, device_bytes); !s) return s;
   }
   std::sort(areas.begin(), areas.end(), [](const Area& a, const Area& b) { return a.begin < b.begin; });
   for (size_t i = 1; i < areas.size(); ++i) {
@@ -146,8 +150,12 @@ LuksHeader decode(const Luks1PhdrOnDisk& phdr, const CipherSpec& cipher, const H
                             {phdr.digest_salt.begin(), phdr.digest_salt.end()},
                             {phdr.digest.begin(), phdr.digest.end()}});
   for (size_t i = 0; i < phdr.keyslots.size(); ++i) {
-    if (phdr.keyslots[i].active != luks1_slot_active) continue;
-    header.keyslots.push_back(decode_keyslot(header, phdr.keyslots[i], i, hash));
+    if (phdr.keyslots[i].active == luks1_slot_inactive) continue;
+    if (auto reason = unusable(phdr.keyslots[i])) {
+      header.skipped.push_back({static_cast<uint32_t>(i), std::move(*reason)});
+    } else {
+      header.keyslots.push_back(decode_keyslot(header, phdr.keyslots[i], i, hash));
+    }
   }
   return header;
 }

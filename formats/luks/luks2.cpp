@@ -31,7 +31,19 @@ struct ValidCopy {
   Luks2Metadata metadata;
 };
 
-Result<ValidCopy> validate(Result<Luks2Copy> copy, const BlockDevice& device) {
+/* With a detached header the offset counts on the device of the payload alone. */
+Status check_payload_offset(const Luks2Metadata& metadata, HeaderPlace place) {
+  if (place == HeaderPlace::detached) return ok();
+  for (const Luks2Segment& segment : metadata.segments) {
+    if (segment.is_backup() || segment.offset >= metadata.keyslots_end()) continue;
+    return invalid("segments." + std::to_string(segment.number) + ".offset " + std::to_string(segment.offset) +
+                   " overlaps the header, which ends at " + std::to_string(metadata.keyslots_end()) +
+                   " (a detached header needs qluks-header=)");
+  }
+  return ok();
+}
+
+Result<ValidCopy> validate(Result<Luks2Copy> copy, const BlockDevice& device, HeaderPlace place) {
   if (!copy) return propagate(copy);
   const auto json = copy->json_text();
   if (!json) return tl::unexpected(json.error());
@@ -41,6 +53,7 @@ Result<ValidCopy> validate(Result<Luks2Copy> copy, const BlockDevice& device) {
     return invalid("the header takes " + std::to_string(metadata->keyslots_end()) + " bytes, its device has " +
                    std::to_string(device.size()) + ": is the file cut short?");
   }
+  if (Status s = check_payload_offset(*metadata, place); !s) return propagate(s);
   return ValidCopy{std::move(*copy), std::move(*metadata)};
 }
 
@@ -49,15 +62,15 @@ void warn_about(std::string_view which, const Error& error, std::string_view use
               std::string(used) + " one; \"cryptsetup repair\" restores it");
 }
 
-Result<ValidCopy> choose_copy(BlockDevice& device) {
+Result<ValidCopy> choose_copy(BlockDevice& device, HeaderPlace place) {
   Result<Luks2Copy> first = read_luks2_copy(device, 0);
   if (!first && is_storage_failure(first.error())) return propagate(first);
   /* A primary copy with a good checksum says where the secondary one is, even if its JSON turns out to be bad. */
   Result<Luks2Copy> second = first ? read_luks2_copy(device, first->hdr_size) : find_luks2_secondary(device);
   if (!second && is_storage_failure(second.error())) return propagate(second);
 
-  Result<ValidCopy> primary = validate(std::move(first), device);
-  Result<ValidCopy> secondary = validate(std::move(second), device);
+  Result<ValidCopy> primary = validate(std::move(first), device, place);
+  Result<ValidCopy> secondary = validate(std::move(second), device, place);
   if (!primary && !secondary) {
     return invalid("LUKS2: no valid header: primary: " + primary.error().what +
                    "; secondary: " + secondary.error().what);
@@ -148,7 +161,7 @@ Result<Luks2Segment> join_segments(const Luks2Metadata& metadata) {
   return range;
 }
 
-Status set_payload(LuksHeader& header, const Luks2Segment& segment, HeaderPlace place) {
+Status set_payload(LuksHeader& header, const Luks2Segment& segment) {
   auto cipher = parse_cipher_spec(segment.encryption);
   if (!cipher) return propagate(cipher, "segment " + std::to_string(segment.number));
   if (segment.sector_size > 4096 || (segment.sector_size & (segment.sector_size - 1)) != 0) {
@@ -158,10 +171,6 @@ Status set_payload(LuksHeader& header, const Luks2Segment& segment, HeaderPlace 
   if (segment.iv_tweak % (segment.sector_size / sector_bytes) != 0) {
     return invalid("segment " + std::to_string(segment.number) + ": iv_tweak " + std::to_string(segment.iv_tweak) +
                    " is not a multiple of the sector's " + std::to_string(segment.sector_size) + " bytes");
-  }
-  if (segment.offset == 0 && place != HeaderPlace::detached) {
-    return invalid("segment " + std::to_string(segment.number) +
-                   ": offset 0 overlaps the header (a detached header needs qluks-header=)");
   }
   header.cipher = *cipher;
   header.sector_size = segment.sector_size;
@@ -248,6 +257,9 @@ Result<LuksKeyslot> decode_keyslot(const Luks2Keyslot& slot, const CipherSpec& c
   if (Status s = decode_kdf(slot.kdf, decoded); !s) return propagate(s);
   const auto af_hash = parse_hash(slot.af_hash, "af");
   if (!af_hash) return tl::unexpected(af_hash.error());
+  if (slot.af_stripes != af_stripes) {
+    return invalid("af: stripes " + std::to_string(slot.af_stripes) + " is not " + std::to_string(af_stripes));
+  }
   decoded.af_hash = *af_hash;
   return decoded;
 }
@@ -303,7 +315,7 @@ void add_keyslots(LuksHeader& header, const Luks2Metadata& metadata) {
   }
 }
 
-Result<LuksHeader> interpret(const ValidCopy& valid, HeaderPlace place) {
+Result<LuksHeader> interpret(const ValidCopy& valid) {
   if (Status s = refuse_unsupported(valid.metadata); !s) return propagate(s);
   const auto segment = join_segments(valid.metadata);
   if (!segment) return tl::unexpected(segment.error());
@@ -312,7 +324,7 @@ Result<LuksHeader> interpret(const ValidCopy& valid, HeaderPlace place) {
   header.uuid = valid.copy.uuid;
   header.label = valid.copy.label;
   header.tokens = valid.metadata.tokens;
-  if (Status s = set_payload(header, *segment, place); !s) return propagate(s);
+  if (Status s = set_payload(header, *segment); !s) return propagate(s);
   add_keyslots(header, valid.metadata);
   header.fingerprint = luks_fingerprint(std::array{Bytes(valid.copy.bytes)});
   return header;
@@ -321,9 +333,9 @@ Result<LuksHeader> interpret(const ValidCopy& valid, HeaderPlace place) {
 } // namespace
 
 Result<LuksHeader> read_luks2(BlockDevice& device, HeaderPlace place) {
-  Result<ValidCopy> valid = choose_copy(device);
+  Result<ValidCopy> valid = choose_copy(device, place);
   if (!valid) return propagate(valid);
-  Result<LuksHeader> header = interpret(*valid, place);
+  Result<LuksHeader> header = interpret(*valid);
   if (!header) return propagate(header, "LUKS2");
   return header;
 }

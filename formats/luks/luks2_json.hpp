@@ -18,7 +18,7 @@
 
 namespace qluks {
 
-inline constexpr size_t json_depth_max = 16;
+inline constexpr size_t json_depth_max = 32; /* as json-c, which cryptsetup reads with */
 inline constexpr size_t json_values_max = 65536;
 
 struct Json;

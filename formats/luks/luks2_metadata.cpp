@@ -77,7 +77,7 @@ Luks2Keyslot decode_keyslot(uint32_t number, const JsonFields& fields) {
   const JsonFields af = fields.object("af");
   const std::string af_type = af.string("type");
   if (af_type != "luks1") af.refuse("type", in_quotes(af_type) + " is not \"luks1\"");
-  if (af.integer("stripes") != 4000) af.refuse("stripes", "not 4000");
+  slot.af_stripes = af.integer("stripes");
   slot.af_hash = af.string("hash");
   slot.kdf = decode_kdf(fields.object("kdf"));
   return slot;
@@ -236,11 +236,6 @@ Status check_segment_overlap(const Luks2Metadata& metadata) {
     const Luks2Segment& before = *regular[i - 1];
     if (before.size && before.offset + *before.size <= regular[i]->offset) continue;
     return invalid(numbered("segments", regular[i]->number) + " overlaps " + numbered("segments", before.number));
-  }
-  const uint64_t lowest = regular[0]->offset;
-  if (lowest != 0 && lowest < metadata.keyslots_end()) {
-    return invalid(numbered("segments", regular[0]->number) + ".offset " + std::to_string(lowest) +
-                   " is inside the header, which ends at " + std::to_string(metadata.keyslots_end()));
   }
   return ok();
 }

@@ -49,6 +49,7 @@ struct Luks2Keyslot {
   Luks2Area area;
   Luks2Kdf kdf;
   std::string af_hash;
+  uint32_t af_stripes = 0;
 };
 
 struct Luks2Segment {

@@ -105,7 +105,9 @@ struct Decoded {
 Status check_kind(const Qcow2HeaderOnDisk& disk) {
   if (disk.magic != qcow2_magic) return invalid("magic ", hex(disk.magic), " is not ", hex(qcow2_magic));
   if (disk.version != 2 && disk.version != 3) {
-    return fail(Errc::unsupported, "qcow2 header: version " + text(disk.version) + " is not 2 or 3");
+    return fail(Errc::unsupported,
+                "qcow2 header: version " + text(disk.version) + " is not 2 or 3" +
+                    (disk.version == 1 ? ": this is a QCOW1 image, convert it with qemu-img convert -O qcow2" : ""));
   }
   if (disk.cluster_bits < 9 || disk.cluster_bits > 21) {
     return invalid("cluster_bits ", text(disk.cluster_bits), " is not in 9 to 21");

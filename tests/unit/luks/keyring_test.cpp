@@ -146,6 +146,18 @@ TEST_F(KeyringTest, NewlineHint) {
   EXPECT_NE(outcome(image_of({{"secret"}})).find("; the secret ends in a newline"), std::string::npos);
   keyring_.add_secret(secret_of("x"));
   EXPECT_NE(outcome(image_of({{"secrets"}})).find("; one of the secrets ends in a newline"), std::string::npos);
+  EXPECT_EQ(outcome(image_of({{"secrets"}})).find("carriage return"), std::string::npos);
+}
+
+TEST_F(KeyringTest, CarriageReturnHint) {
+  keyring_.add_secret(secret_of("secret\r"));
+  EXPECT_NE(outcome(image_of({{"secret"}})).find("; the secret ends in a carriage return"), std::string::npos);
+}
+
+TEST_F(KeyringTest, DroppedNewlineHint) {
+  keyring_.add_secret(secret_of("secret"), true);
+  EXPECT_NE(outcome(image_of({{"secret\n"}})).find("; the newline behind the passphrase was dropped: qluks-key-file="),
+            std::string::npos);
 }
 
 TEST_F(KeyringTest, NoSecretIsSaid) {

@@ -83,6 +83,16 @@ const std::vector<Case> cases = {
     opens(
         "DetachedWithPayloadAtZero", [](Luks1Volume& v) { v.phdr.payload_offset = 0; }, HeaderPlace::detached),
     opens("SlotsInReverseOrder", reverse_slots),
+    opens("StateOfAnotherSlotUnknown", [](Luks1Volume& v) { v.phdr.keyslots[5].active = 1; }),
+    opens("AnotherActiveSlotWithoutIterations",
+          [](Luks1Volume& v) {
+            v.phdr.keyslots[5].active = luks1_slot_active;
+            v.phdr.keyslots[5].iterations = 0;
+          }),
+    opens(
+        "PayloadAt1Detached", [](Luks1Volume& v) { v.phdr.payload_offset = 1; }, HeaderPlace::detached),
+    opens(
+        "PayloadInKeyMaterialDetached", [](Luks1Volume& v) { v.phdr.payload_offset = 2048; }, HeaderPlace::detached),
 
     invalid(
         "NoMagic", "no magic", [](Luks1Volume& v) { v.phdr.magic[0] = 'l'; }, HeaderPlace::in_qcow2),
@@ -126,9 +136,10 @@ const std::vector<Case> cases = {
     invalid("DigestIterations0", "iterations of the volume key's digest are 0",
             [](Luks1Volume& v) { v.phdr.digest_iterations = 0; }),
 
-    invalid("Iterations0", "key slot 0: iterations is 0", [](Luks1Volume& v) { v.phdr.keyslots[0].iterations = 0; }),
-    invalid("SlotStateUnknown", "key slot 5: its state", [](Luks1Volume& v) { v.phdr.keyslots[5].active = 1; }),
-    invalid("SlotState0", "key slot 0: its state", [](Luks1Volume& v) { v.phdr.keyslots[0].active = 0; }),
+    unsupported("Iterations0", "no key slot can be tried; key slot 0 is not tried: iterations is 0",
+                [](Luks1Volume& v) { v.phdr.keyslots[0].iterations = 0; }),
+    unsupported("SlotState0", "key slot 0 is not tried: its state is neither active nor inactive but 0",
+                [](Luks1Volume& v) { v.phdr.keyslots[0].active = 0; }),
     invalid("Stripes0", "key slot 0: stripes 0 is not 4000", [](Luks1Volume& v) { v.phdr.keyslots[0].stripes = 0; }),
     invalid("Stripes3999", "stripes 3999", [](Luks1Volume& v) { v.phdr.keyslots[0].stripes = 3999; }),
     invalid("StripesHuge", "stripes 4294967295", [](Luks1Volume& v) { v.phdr.keyslots[0].stripes = UINT32_MAX; }),
@@ -166,9 +177,6 @@ const std::vector<Case> cases = {
     invalid("SlotBehindPayload", "behind the payload's start",
             [](Luks1Volume& v) { v.phdr.keyslots[7].key_material_offset = v.phdr.payload_offset; }),
     invalid(
-        "SlotBehindPayloadDetached", "behind the payload's start",
-        [](Luks1Volume& v) { v.phdr.keyslots[7].key_material_offset = v.phdr.payload_offset; }, HeaderPlace::detached),
-    invalid(
         "SlotBehindPayloadInQcow2", "behind the payload's start",
         [](Luks1Volume& v) { v.phdr.keyslots[7].key_material_offset = v.phdr.payload_offset; }, HeaderPlace::in_qcow2),
     invalid("SlotOffsetHuge", "key material ends at sector 4294967545",
@@ -191,9 +199,6 @@ const std::vector<Case> cases = {
         "PayloadAt0InQcow2", "payload_offset 0", [](Luks1Volume& v) { v.phdr.payload_offset = 0; },
         HeaderPlace::in_qcow2),
     invalid("PayloadAt1", "payload_offset 1", [](Luks1Volume& v) { v.phdr.payload_offset = 1; }),
-    invalid(
-        "PayloadAt1Detached", "behind the payload's start at 1", [](Luks1Volume& v) { v.phdr.payload_offset = 1; },
-        HeaderPlace::detached),
     invalid("PayloadInKeyMaterial", "behind the payload's start at 2049",
             [](Luks1Volume& v) { v.phdr.payload_offset = 2049; }),
 };

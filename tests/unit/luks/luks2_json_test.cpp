@@ -68,11 +68,11 @@ TEST(Json, RefusesWhatIsNotJson) {
 
 TEST(Json, NestingIsLimited) {
   EXPECT_EQ(error_of(nested(json_depth_max)), "");
-  EXPECT_EQ(error_of(nested(json_depth_max + 1)), "JSON: nested deeper than 16");
-  EXPECT_EQ(error_of(std::string(4 << 20, '[')), "JSON: nested deeper than 16");
+  EXPECT_EQ(error_of(nested(json_depth_max + 1)), "JSON: nested deeper than 32");
+  EXPECT_EQ(error_of(std::string(4 << 20, '[')), "JSON: nested deeper than 32");
   std::string objects;
   for (int i = 0; i < 1000000; ++i) objects += R"({"a":)";
-  EXPECT_EQ(error_of(objects), "JSON: nested deeper than 16");
+  EXPECT_EQ(error_of(objects), "JSON: nested deeper than 32");
 }
 
 TEST(Json, CountOfValuesIsLimited) {

@@ -116,10 +116,10 @@ std::vector<Case> text_cases() {
       invalid("DuplicateMember", "member \"sector_size\" appears twice",
               edit_text("\"sector_size\":", "\"sector_size\":512,\"sector_size\":")),
       invalid("DuplicateKeyslot", "member \"0\" appears twice", edit_text("\"keyslots\":{", "\"keyslots\":{\"0\":{},")),
-      invalid("DeepToken", "nested deeper than 16",
+      invalid("DeepToken", "nested deeper than 32",
               [](Luks2Volume& v) {
                 v.text = v.json.dump();
-                v.text.insert(1, "\"x\":" + std::string(16, '[') + std::string(16, ']') + ",");
+                v.text.insert(1, "\"x\":" + std::string(32, '[') + std::string(32, ']') + ",");
               }),
       opens("NestedUnknownMember",
             [](Luks2Volume& v) {
@@ -160,7 +160,7 @@ std::vector<Case> config_cases() {
                 v.json["config"]["keyslots_size"] = "1048576";
                 v.segment()["offset"] = "2097152";
               }),
-      invalid("KeyslotsSizeReachesPayload", "is inside the header, which ends at 303104",
+      invalid("KeyslotsSizeReachesPayload", "overlaps the header, which ends at 303104",
               set("/config/keyslots_size", "270336")),
   };
   for (const char* name : {"config", "keyslots", "segments", "digests", "tokens"}) {
@@ -229,9 +229,8 @@ std::vector<Case> segment_cases() {
               set(segment + "/offset", "294913")),
       invalid("SegmentOffset0", "offset 0 overlaps the header", set(segment + "/offset", "0")),
       detached(opens("SegmentOffset0Detached", set(segment + "/offset", "0"))),
-      invalid("SegmentInHeader", "segments.0.offset 294400 is inside the header, which ends at 294912",
+      invalid("SegmentInHeader", "segments.0.offset 294400 overlaps the header, which ends at 294912",
               set(segment + "/offset", "294400")),
-      detached(invalid("SegmentInHeaderDetached", "is inside the header", set(segment + "/offset", "512"))),
       invalid("SegmentWithoutSize", "segments.0.size: missing", remove(segment, "size")),
       invalid("SegmentSize0", "segments.0.size: 0 is 0 or not a multiple", set(segment + "/size", "0")),
       invalid("SegmentSizeUnaligned", "segments.0.size: 513", set(segment + "/size", "513")),
@@ -334,6 +333,8 @@ std::vector<Case> keyslot_cases() {
                                          {"area", {{"type", "none"}, {"offset", "163840"}, {"size", "4096"}}}};
             }),
       opens("UnusableSlotBesideAGoodOne", add_slot_and_set("/kdf/type", "no-such-kdf")),
+      opens("StripesOfAnotherSlot", add_slot_and_set("/af/stripes", 4001)),
+      opens("IterationsOfAnotherSlot", add_slot_and_set("/kdf/iterations", 0)),
       invalid("KeyslotNotObject", "keyslots.0 is not an object", set(slot, 1)),
       invalid("KeyslotNamedByWord", "keyslots: name \"x\"", [](Luks2Volume& v) { v.json["keyslots"]["x"] = v.slot(); }),
       invalid("Keyslot32", "keyslots: name \"32\"", [](Luks2Volume& v) { v.json["keyslots"]["32"] = v.slot(); }),
@@ -374,7 +375,7 @@ std::vector<Case> keyslot_cases() {
       invalid("AfOfOtherType", "keyslots.0.af.type: \"luks2\" is not \"luks1\"", set(af + "/type", "luks2")),
       invalid("AfWithoutHash", "keyslots.0.af.hash: missing", remove(af, "hash")),
       invalid("AfWithoutStripes", "keyslots.0.af.stripes: missing", remove(af, "stripes")),
-      invalid("AfStripes", "keyslots.0.af.stripes: not 4000", set(af + "/stripes", 4001)),
+      unsupported("AfStripes", "not tried: af: stripes 4001 is not 4000", set(af + "/stripes", 4001)),
       invalid("KeyslotWithoutKdf", "keyslots.0.kdf: missing", remove(slot, "kdf")),
       invalid("KdfWithoutType", "keyslots.0.kdf.type: missing", remove(kdf, "type")),
       invalid("KdfWithoutSalt", "keyslots.0.kdf.salt: missing", remove(kdf, "salt")),
