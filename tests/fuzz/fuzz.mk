@@ -63,6 +63,7 @@ fuzz_parameters_SOURCES = tests/fuzz/fuzz_parameters.cpp $(fuzz_image) \
 	plugin/luks_partitions.cpp \
 	plugin/nbd_device.cpp \
 	plugin/opener.cpp \
+	plugin/private_names.cpp \
 	$(END)
 fuzz_parameters_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS) $(LIBNBD_CFLAGS)
 fuzz_parameters_LDADD = $(fuzz_libs) $(LIBNBD_LIBS)

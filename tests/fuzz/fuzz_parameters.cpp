@@ -148,8 +148,8 @@ Result<SecureBuffer> run_key_command(const std::string& command, const LuksHeade
   return SecureBuffer::copy_of(std::as_bytes(std::span(command)));
 }
 
-Result<SecureBuffer> read_passphrase(const char* value) {
-  return SecureBuffer::copy_of(std::as_bytes(std::span(value, std::strlen(value))));
+Result<Passphrase> read_passphrase(const char* value) {
+  return Passphrase{SecureBuffer::copy_of(std::as_bytes(std::span(value, std::strlen(value))))};
 }
 
 } // namespace qluks
