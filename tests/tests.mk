@@ -51,6 +51,26 @@ luks_test_SOURCES = \
 luks_test_CPPFLAGS = $(unit_cppflags)
 luks_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS)
 TESTS += luks_test
+
+# A program of its own, since it replaces the allocators of all that is in it.
+check_PROGRAMS += freed_memory_test
+freed_memory_test_SOURCES = \
+	tests/support/luks_builder.cpp \
+	tests/support/luks_builder.hpp \
+	tests/support/memory_device.hpp \
+	tests/unit/luks/freed_memory_test.cpp \
+	$(END)
+freed_memory_test_CPPFLAGS = $(unit_cppflags)
+freed_memory_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS)
+TESTS += freed_memory_test
+check_PROGRAMS += plugin_test
+plugin_test_SOURCES = \
+	plugin/next_device.cpp \
+	tests/unit/plugin/next_device_test.cpp \
+	$(END)
+plugin_test_CPPFLAGS = $(unit_cppflags) $(NBDKIT_CFLAGS)
+plugin_test_LDADD = libbase.la $(GTEST_LIBS)
+TESTS += plugin_test
 check_PROGRAMS += partition_test
 partition_test_SOURCES = \
 	tests/support/memory_device.hpp \

@@ -186,6 +186,47 @@ class WhatImagesSay(Messages):
         self.assertRegex(said[-1], "qluks-backing")
 
 
+class Sources(Messages):
+    def test_fifo_is_none(self):
+        """Nobody writes to it: to open it would be to wait for ever."""
+        fifo = self.path("fifo")
+        os.mkfifo(fifo)
+        overlay = self.overlay("over.qcow2", "base", qluks.MIB)
+        for parameter in ("qluks-header", "qluks-backing", "qluks-data-file"):
+            errors = self.refusal("file", overlay, f"{parameter}={fifo}", PASS)
+            self.assertRegex(errors[0], f"{parameter}.*{fifo}: neither a regular file nor a block device")
+
+    def test_server_whose_disk_changes_its_size(self):
+        base = self.server("memory", "1M", "qluks-layers=raw")
+        server = self.server("file", self.overlay("over.qcow2", "base", qluks.MIB), f"qluks-backing={base.uri()}")
+        with server.connect() as h:
+            self.assertEqual(h.pread(512, 0), bytes(512))
+            base.stop(signal.SIGKILL)  # SIGTERM waits for clients
+            base.restart("memory", "2M", "qluks-layers=raw")
+            for _ in range(5):  # one for each connection of before
+                with self.assertRaises(qluks.nbd.Error):
+                    h.pread(512, 0)
+            self.assertTrue(server.lines("its size changed from 1048576 to 2097152 bytes"))
+            base.stop(signal.SIGKILL)
+            base.restart("memory", "1M", "qluks-layers=raw")
+            self.assertEqual(h.pread(512, 0), bytes(512))
+
+    def test_exports_over_tls_are_images_of_their_own(self):
+        """The plugin serves another disk there."""
+        clear = self.luks1("false.luks", CONTENT)
+        secret = self.luks1("true.luks", CONTENT[::-1])
+        psk = self.write("psk", b"alice:" + os.urandom(16).hex().encode() + b"\n")
+        size = os.path.getsize(clear)
+        self.assertEqual(size, os.path.getsize(secret))
+        server = self.server("eval", "open=echo $4", f"get_size=echo {size}",
+                             f'pread=tail -c +$(($4 + 1)) "{self.dir}/$2.luks" | head -c $3', PASS,
+                             options=("--tls=on", f"--tls-psk={psk}"))
+        with server.connect() as plain:
+            with qluks.Connection(server.uri(), False, tls_psk=psk) as h:
+                self.assert_same(h.pread(65536, 0), CONTENT[::-1][:65536])
+            self.assert_same(plain.pread(65536, 0), CONTENT[:65536])
+
+
 class Detached(Messages):
     def test_payload_offset_counts_on_the_payload_alone(self):
         """As older cryptsetup --align-payload and QEMU leave it in headers of their own: any that lies in the device."""
@@ -206,7 +247,8 @@ class Detached(Messages):
     def test_plugin_whose_largest_request_is_small(self):
         image = self.luks2("image.luks", CONTENT)
         server = self.server("file", image, "blocksize-minimum=512", "blocksize-preferred=512",
-                             "blocksize-maximum=2048", PASS, filters=("blocksize-policy",))
+                             "blocksize-maximum=2048", "blocksize-error-policy=error", PASS,
+                             filters=("blocksize-policy",))
         with server.connect() as h:
             self.assertEqual(h.get_block_size(qluks.nbd.SIZE_MAXIMUM), 2048)
             self.assertEqual(h.get_block_size(qluks.nbd.SIZE_PREFERRED), 2048)

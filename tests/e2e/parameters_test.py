@@ -4,6 +4,7 @@
 import os
 import pty
 import subprocess
+import termios
 
 import qluks
 
@@ -112,6 +113,9 @@ class Secrets(qluks.TestCase):
         image = self.luks2("image.luks", CONTENT)
         terminal, stdin = pty.openpty()
         self.addCleanup(os.close, terminal)
+        before = termios.tcgetattr(stdin)
+        after = os.dup(stdin)
+        self.addCleanup(os.close, after)
         server = subprocess.Popen(["nbdkit", "-U", "-", f"--filter={qluks.FILTER}", "file", image, "qluks-passphrase=-",
                                    "--run", f'nbdcopy "$uri" {self.path("copy.raw")}'],
                                   stdin=stdin, stdout=stdin, env=qluks.environment(), start_new_session=True)
@@ -120,9 +124,11 @@ class Secrets(qluks.TestCase):
         while b"passphrase: " not in shown:
             shown += os.read(terminal, 100)
         os.write(terminal, qluks.SECRET.encode() + b"\n")
+        self.assertEqual(server.wait(), 0)
+        self.assertEqual(termios.tcgetattr(after), before)  # it shows again what is typed
+        os.set_blocking(terminal, False)
         while more := read_terminal(terminal):
             shown += more
-        self.assertEqual(server.wait(), 0)
         self.assertEqual(shown.split(), [b"passphrase:"])
         with open(self.path("copy.raw"), "rb") as f:
             self.assert_same(f.read(), CONTENT)

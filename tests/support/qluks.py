@@ -429,8 +429,12 @@ class FaultControl:
 class Connection:
     """A libnbd handle that closes with its `with`."""
 
-    def __init__(self, uri, extents):
+    def __init__(self, uri, extents, tls_psk=None):
         self.h = nbd.NBD()
+        if tls_psk:
+            self.h.set_tls(nbd.TLS_REQUIRE)
+            self.h.set_tls_psk_file(tls_psk)
+            self.h.set_tls_username("alice")
         if extents:
             self.h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
         self.h.set_full_info(True)
