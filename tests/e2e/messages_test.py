@@ -196,6 +196,18 @@ class Sources(Messages):
             errors = self.refusal("file", overlay, f"{parameter}={fifo}", PASS)
             self.assertRegex(errors[0], f"{parameter}.*{fifo}: neither a regular file nor a block device")
 
+    def test_name_that_goes_up(self):
+        """Also where it comes back into the directory."""
+        os.makedirs(self.path("images/sub"))
+        self.write("images/base.raw", CONTENT)
+        for name, said in (("sub/../base.raw", "holds"), ("base.raw", None)):
+            image = self.overlay("images/over.qcow2", name, qluks.MIB)
+            args = ("file", image, f"qluks-backing-dir={self.path('images')}")
+            if said is None:
+                self.assert_serves(CONTENT, *args)
+            else:
+                self.assertRegex(self.refused(*args), said + ' "..": qluks-backing-dir does not follow')
+
     def test_server_whose_disk_changes_its_size(self):
         base = self.server("memory", "1M", "qluks-layers=raw")
         server = self.server("file", self.overlay("over.qcow2", "base", qluks.MIB), f"qluks-backing={base.uri()}")
