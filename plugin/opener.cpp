@@ -70,9 +70,9 @@ class Opener {
     if (Status s = open_qcow2_layer(); !s) return s;
     if (options_.detached_header != nullptr) return open_detached_over_qcow2();
     if (qcow2_encrypted_ || !options_.config.keyring.has_secrets()) return ok();
-    auto luks = probe_luks(stack_.top());
-    if (!luks) return propagate(luks);
-    if (*luks) return open_probed_luks("qcow2,");
+    auto opened = open_probed_luks("qcow2,");
+    if (!opened) return propagate(opened);
+    if (*opened) return ok();
     if (LuksPartitions partitions = find_luks_partitions(stack_.top(), "qcow2,"); partitions.found) {
       opened_.hint = "a secret is given, but nothing is decrypted: " + partitions.text;
     }
@@ -81,20 +81,25 @@ class Opener {
 
   Status open_auto_luks() {
     if (options_.detached_header != nullptr) return open_luks_layer();
-    auto luks = probe_luks(stack_.top());
-    if (!luks) return propagate(luks);
-    if (*luks) return open_probed_luks("");
-    return refuse_unknown();
+    auto opened = open_probed_luks("");
+    if (!opened) return propagate(opened);
+    return *opened ? ok() : refuse_unknown();
   }
 
-  /* A second header of LUKS2 outlives a new partition table or file system over the first, and nothing says which of
-   * the two the disk is now. */
-  Status open_probed_luks(const std::string& layers_below) {
-    auto first = starts_as_luks(stack_.top());
-    if (!first) return propagate(first);
-    if (*first) return open_luks_layer();
-    const std::string other = what_starts_there();
-    if (other.empty()) return open_luks_layer();
+  /* Was there LUKS to open?  A second header of LUKS2 outlives a new partition table or file system over the first,
+   * and nothing says which of the two the disk is now. */
+  Result<bool> open_probed_luks(const std::string& layers_below) {
+    const auto first = starts_as_luks(stack_.top());
+    auto any = first && !*first ? probe_luks(stack_.top()) : first;
+    if (!any) return propagate(any);
+    if (!*any) return false;
+    const std::string other = *first ? "" : what_starts_there();
+    if (!other.empty()) return refuse_second_header(other, layers_below);
+    if (Status s = open_luks_layer(); !s) return propagate(s);
+    return true;
+  }
+
+  static tl::unexpected<Error> refuse_second_header(const std::string& other, const std::string& layers_below) {
     return fail(Errc::invalid_format,
                 "the disk starts as " + other +
                     ", but the second header of a LUKS2 volume is behind that: if the volume is what is meant, say "

@@ -241,7 +241,7 @@ class Sources(Messages):
 
 class Detached(Messages):
     def test_payload_offset_counts_on_the_payload_alone(self):
-        """As older cryptsetup --align-payload and QEMU leave it in headers of their own: any that lies in the device."""
+        """As QEMU and older versions of cryptsetup write headers of their own: any that lies in the device."""
         for sectors in (0, 1, 8, 63, 2048):
             with self.subTest(sectors):
                 header = self.luks1("header", CONTENT)

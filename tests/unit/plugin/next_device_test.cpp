@@ -67,11 +67,9 @@ TEST(NextDevice, RequestsOutsideOfTheContainerGoNoFurther) {
        {Range{container_bytes, 1}, Range{container_bytes - 1, 2}, Range{container_bytes - 4095, 4096}, Range{0, 0},
         Range{uint64_t{1} << 62, 512}, Range{UINT64_MAX, 1}, Range{UINT64_MAX - 511, 4096}}) {
     const auto part = std::span(bytes).first(static_cast<size_t>(length));
-    const Status outcomes[] = {(*device)->read(part, offset),
-                               (*device)->write(part, offset, Fua::no),
+    const Status outcomes[] = {(*device)->read(part, offset), (*device)->write(part, offset, Fua::no),
                                (*device)->zero(offset, length, ZeroMode::keep, Fua::no),
-                               (*device)->trim(offset, length, Fua::no),
-                               (*device)->cache(offset, length)};
+                               (*device)->trim(offset, length, Fua::no), (*device)->cache(offset, length)};
     for (const Status& s : outcomes) {
       ASSERT_FALSE(s) << offset << " " << length;
       EXPECT_EQ(s.error().code, Errc::out_of_bounds);
