@@ -55,6 +55,27 @@ class TestCase(qluks.TestCase):
         return image
 
 
+class SilentSource(TestCase):
+    def test_healthy_server_at_the_address_of_one_that_stopped(self):
+        """Its clients get an error after the deadline, and read on once somebody answers there again."""
+        content = self.write("base.raw", qluks.source_bytes(qluks.MIB))
+        base = self.server("file", content, "qluks-layers=raw", options=["-r"])
+        server = self.server("file", self.overlay("over.qcow2", "base", qluks.MIB), f"qluks-backing={base.uri()}",
+                             options=["-r"])
+        with server.connect() as old:
+            first = old.pread(512, 0)
+            os.kill(base.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, base.pid, os.WSTOPPED)
+            with self.assertRaises(qluks.nbd.Error):
+                old.pread(512, 4096)
+            self.assertTrue(server.lines("no answer within"))
+            base.stop(signal.SIGKILL)
+            base.restart("file", content, "qluks-layers=raw")
+            self.assertEqual(old.pread(512, 0), first)
+            with server.connect() as new:
+                self.assertEqual(new.pread(512, 0), first)
+
+
 class BoundedWork(TestCase):
     def test_block_status_of_a_chain_of_sixty_four(self):
         """Each level is looked at once, not twice for each above it."""
