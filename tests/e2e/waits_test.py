@@ -79,7 +79,13 @@ class SilentSource(TestCase):
 class BoundedWork(TestCase):
     def test_block_status_of_a_chain_of_sixty_four(self):
         """Each level is looked at once, not twice for each above it."""
-        base = self.write("base.raw", qluks.source_bytes(qluks.MIB))
+        # Data and holes in turns: what a level asks for ends before what it wanted, down to the base.
+        base = self.path("base.raw")
+        with open(base, "wb") as f:
+            f.truncate(qluks.MIB)
+            for offset in range(0, qluks.MIB, 131072):
+                f.seek(offset)
+                f.write(qluks.source_bytes(65536))
         backing, kind = base, "raw"
         names = []
         for level in range(64):
@@ -89,7 +95,7 @@ class BoundedWork(TestCase):
         server = self.server("file", names[0], *chain)
         start = time.monotonic()
         with server.connect(extents=True) as h:
-            self.assertGreater(len(qluks.extents(h, 0, qluks.MIB)), 0)
+            self.assertEqual(len(qluks.extents(h, 0, qluks.MIB)), 16)
         self.assertLess(time.monotonic() - start, SECONDS)
 
     def small_clusters(self):
