@@ -5,6 +5,7 @@
 #define QLUKS_TESTS_SUPPORT_QCOW2_CHECK_HPP
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <span>
 #include <string>
