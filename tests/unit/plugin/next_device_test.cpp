@@ -7,6 +7,15 @@
 
 #include <array>
 
+/* The type of a request's length, which is 64 bits wide from nbdkit 1.48 on. */
+template <typename Function>
+struct CountOf;
+template <typename Count, typename... Rest>
+struct CountOf<int(nbdkit_next*, Count, Rest...)> {
+  using type = Count;
+};
+using ExtentsCount = CountOf<decltype(nbdkit_extents_aligned)>::type;
+
 /* What nbdkit offers to filters and the requests here must not reach. */
 extern "C" {
 void nbdkit_error(const char*, ...) {}
@@ -15,7 +24,9 @@ nbdkit_extents* nbdkit_extents_new(uint64_t, uint64_t) { return nullptr; }
 void nbdkit_extents_free(nbdkit_extents*) {}
 size_t nbdkit_extents_count(const nbdkit_extents*) { return 0; }
 nbdkit_extent nbdkit_get_extent(const nbdkit_extents*, size_t) { return {}; }
-int nbdkit_extents_aligned(nbdkit_next*, uint32_t, uint64_t, uint32_t, uint32_t, nbdkit_extents*, int*) { return -1; }
+int nbdkit_extents_aligned(nbdkit_next*, ExtentsCount, uint64_t, uint32_t, uint32_t, nbdkit_extents*, int*) {
+  return -1;
+}
 }
 
 namespace qluks {
