@@ -207,8 +207,14 @@ e2e_tests = \
 	tests/e2e/waits_test.py \
 	$(END)
 TESTS += $(e2e_tests)
+
+# What the documents show, run as it stands there.
+recipe_tests = tests/recipes/documented_test.py
+TESTS += $(recipe_tests)
 EXTRA_DIST += \
 	$(e2e_tests) \
+	$(recipe_tests) \
+	tests/recipes/documented.py \
 	tests/support/luks_secrets.py \
 	tests/support/process_memory.py \
 	tests/support/qluks.py \
@@ -261,6 +267,7 @@ long_tests = \
 	tests/conformance/luks_malformed_test.py \
 	tests/faults/long.sh \
 	tests/faults/power_cut_long.sh \
+	tests/recipes/appliance_test.py \
 	$(END)
 EXTRA_DIST += $(long_tests) tests/skips.sh tests/dm-crypt/cases.py tests/dm-crypt/init.sh
 clean-local:

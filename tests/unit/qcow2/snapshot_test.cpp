@@ -155,6 +155,17 @@ TEST(Qcow2Snapshot, ADamagedTableDoesNotHideTheDisk) {
   EXPECT_TRUE(open_qcow2(device, keyring, {}));
 }
 
+/* QEMU pads an entry only when another one follows. */
+TEST(Qcow2Snapshot, TableMayEndWithTheNameOfTheLastSnapshot) {
+  SnapshotImage snapshots({});
+  const uint64_t end = snapshots.table + sizeof(Qcow2SnapshotOnDisk) + 16 + std::strlen("7before");
+  ASSERT_NE(end % 8, 0U);
+  snapshots.image.bytes().resize(end);
+  EXPECT_TRUE(snapshots.find("before"));
+  snapshots.image.bytes().resize(end - 1);
+  EXPECT_NE(snapshots.refusal().find("is the file cut short?"), std::string::npos);
+}
+
 /* The third piece of the table begins in the padding behind its second entry. */
 TEST(Qcow2Snapshot, FailureInThePaddingIsNotOverlooked) {
   Qcow2Image image({});

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every line that the project prints or documents is typed, and does what the text around it says."""
+
+import http.server
+import json
+import os
+import pty
+import re
+import subprocess
+import threading
+
+import documented
+import qluks
+from documented import INFO, PARTITION, SIZE
+
+qluks.requires("jq", "sfdisk", "nbdcopy", "qemu-img")
+
+
+class WebServer(http.server.SimpleHTTPRequestHandler):
+    """One file, whole or in ranges: what the curl plugin asks of a server of images."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self):
+        self.answer(send=False)
+
+    def do_GET(self):
+        self.answer(send=True)
+
+    def answer(self, send):
+        content = self.server.content
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        first, last = (int(asked[1]), int(asked[2])) if asked else (0, len(content) - 1)
+        part = content[first:last + 1]
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(content)}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        if send:
+            self.wfile.write(part)
+
+    def log_message(self, *args):
+        pass
+
+
+class DocumentedTest(documented.TestCase):
+    def serve_on_the_web(self, name):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), WebServer)
+        server.content = self.content(name)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    def served(self, command, expected, stdin=None):
+        """The command starts a server, from which everything is copied."""
+        self.typed(command, stdin=stdin)
+        self.assert_same(self.content("served.raw"), expected)
+
+    def each_export(self, command):
+        for name in "a.luks", "b.luks":
+            self.typed(command, f'nbdcopy "nbd+unix:///{name}?socket=$unixsocket" {name}.raw')
+            self.assert_same(self.content(name + ".raw"), self.disk)
+
+    def at_a_terminal(self, command):
+        """The command asks for a passphrase at its terminal."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(self.dir)
+            os.environ["PATH"] = self.path("bin") + ":" + os.environ["PATH"]
+            os.environ["QLUKS_FILTER"] = os.path.abspath(qluks.FILTER)
+            os.execvp("bash", ["bash", "-c", command])
+        said = b""
+        while b"assphrase" not in said:
+            said += os.read(terminal, 1000)
+        os.write(terminal, qluks.SECRET.encode() + b"\n")
+        try:
+            while part := os.read(terminal, 1000):
+                said += part
+        except OSError:  # the other end has gone
+            pass
+        os.close(terminal)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0, said)
+        self.assert_same(self.content("served.raw"), self.disk)
+
+    def copied_into(self, command, image_options):
+        """disk.raw goes into the image, which QEMU or this filter reads back."""
+        fresh = qluks.source_bytes(SIZE, seed=7)
+        self.write("disk.raw", fresh)
+        self.typed(command)
+        if image_options:
+            qluks.run("qemu-img", "compare", *qluks.qemu_secret(), "--image-opts", image_options,
+                      f"driver=raw,file.driver=file,file.filename={self.path('disk.raw')}")
+        else:
+            self.typed("nbdkit --filter=qluks file volume.img qluks-key-file=volume.key")
+            self.assert_same(self.content("served.raw")[:SIZE], fresh)
+
+    def check(self, command):
+        """Types one command and looks at what it does; by what it names."""
+        command = command.replace("/srv/", self.path("srv/"))
+        if "https://example.com" in command:
+            return self.served(command.replace("https://example.com", self.serve_on_the_web("disk.qcow2")), self.disk)
+        if command.endswith("qluks-passphrase=-"):
+            return self.at_a_terminal(command)
+        if "dir=" in command and "qluks-backing-dir" not in command:
+            return self.each_export(command)
+        if command.startswith("qluks-info"):
+            return self.assertRegex(self.typed(command), r"^(image: |[0-9.e-]+\n)")
+        if 'disk.raw "$uri"' in command:
+            into_qcow2 = "driver=qcow2,encrypt.format=luks,encrypt.key-secret=s,file.driver=file,file.filename="
+            return self.copied_into(command, into_qcow2 + self.path("disk.qcow2") if "disk.qcow2" in command else None)
+        if "nbdinfo" in command:
+            return self.assertIn("qcow2 v3, LUKS1 aes-xts-plain64 512-bit", self.typed(command))
+        if '"$uri" disk.raw' in command:
+            os.unlink(self.path("disk.raw"))
+            self.typed(command)
+            return self.assert_same(self.content("disk.raw"), self.disk)
+        if "qemu-img convert" in command:
+            self.typed(command)
+            return qluks.run("qemu-img", "compare", "-f", "raw", "-F", "qcow2", self.path("table.raw"),
+                             self.path("volume.qcow2"))
+        if "partition=1" in command:
+            return self.served(command, self.volume[PARTITION:PARTITION + 1024 * 512])
+        self.served(command, self.disk)
+
+    def check_document(self, name, at_least):
+        commands = [c for c in documented.commands_of(name)
+                    if "qluks-key-command" not in c and not re.search(r"PLUGIN|IMAGE", c)]
+        self.assertGreaterEqual(len(commands), at_least)
+        for make in self.make_encrypted_qcow2, self.make_volume, self.make_detached, self.make_machine:
+            make()
+        self.make_directory()
+        self.make_chain(), self.make_chain("srv/images")
+        for command in commands:
+            if 'disk.raw "$uri"' in command:
+                self.make_encrypted_qcow2(), self.make_volume()
+            with self.subTest(command):
+                self.check(command)
+
+    def test_the_lines_of_the_readme(self):
+        self.check_document("README.md", 12)
+
+    def test_the_lines_of_the_man_page(self):
+        # Those with qluks-key-command are in key_programs_test.py, with real servers of keys.
+        self.check_document("man/nbdkit-qluks-filter.pod", 8)
+
+    def test_the_lines_of_the_man_page_of_qluks_info(self):
+        self.make_volume()
+        for command in documented.commands_of("man/qluks-info.pod"):
+            if "IMAGE" not in command:
+                self.assertGreaterEqual(float(self.typed(command)), 0)
+        self.make_encrypted_qcow2()
+        shown = re.findall(r"^ \$ (qluks-info .*)\n((?: .*\n)+)", documented.text_of("man/qluks-info.pod"), re.M)
+        self.assertEqual(len(shown), 1)
+        command, expected = shown[0]
+        got = self.typed(command).splitlines()
+        for line in expected.splitlines():
+            if not re.search(r"size:|\.\.\.", line):
+                self.assertIn(line[1:], got)
+
+
+class PrintedTest(documented.TestCase):
+    at_a_terminal = DocumentedTest.at_a_terminal
+
+    def test_the_line_that_qluks_info_prints_serves_the_image(self):
+        self.make_encrypted_qcow2(), self.make_machine()
+        self.luks2("volume.luks2", self.disk)
+        for name in "disk.qcow2", "vm.qcow2", "volume.luks2":
+            line = json.loads(self.typed(f"qluks-info --json {name}"))["serve"]
+            with self.subTest(line):
+                self.assertEqual(self.typed(f"qluks-info {name}").splitlines()[-1], f"serve: {line}")
+                self.at_a_terminal(line)
+
+    def test_the_lines_that_the_demo_prints(self):
+        """guestfish is in appliance_test.py: it boots a machine."""
+        image = self.qcow2_luks("image.qcow2", self.disk)
+        server = self.server("file", image, f"qluks-passphrase={qluks.SECRET}", options=("-r",))
+        lines = documented.printed_by_demo(server.dir)
+        self.assertEqual([l.split()[0] for l in lines], ["nbdcopy", "guestfish", "qemu-img"])
+        for line in lines[0], lines[2]:
+            self.typed(line)
+        self.assert_same(self.content("disk.raw"), self.disk)
+        qluks.run("qemu-img", "compare", self.path("disk.raw"), self.path("disk.qcow2"))
+
+
+qluks.main()
