@@ -5,9 +5,11 @@ fuzz_targets = \
 	fuzz_compressed \
 	fuzz_luks1 \
 	fuzz_luks2 \
+	fuzz_luks_write \
 	fuzz_parameters \
 	fuzz_partition \
 	fuzz_qcow2 \
+	fuzz_qcow2_write \
 	$(END)
 check_PROGRAMS += $(fuzz_targets) fuzz_seeds
 
@@ -78,6 +80,28 @@ fuzz_qcow2_LDADD = $(fuzz_libs)
 fuzz_qcow2_LDFLAGS = $(fuzz_ldflags)
 if FUZZING
 fuzz_qcow2_SOURCES += tests/fuzz/fuzz_qcow2_mutator.cpp
+endif
+
+# Written, beside a model of what was acknowledged.
+fuzz_writing = $(fuzz_image) \
+	tests/fuzz/overlay_device.hpp \
+	tests/fuzz/written_disk.cpp \
+	tests/fuzz/written_disk.hpp \
+	$(END)
+
+fuzz_luks_write_SOURCES = tests/fuzz/fuzz_luks_write.cpp $(fuzz_writing)
+fuzz_luks_write_LDADD = $(fuzz_libs)
+fuzz_luks_write_LDFLAGS = $(fuzz_ldflags)
+
+fuzz_qcow2_write_SOURCES = \
+	tests/fuzz/fuzz_qcow2_write.cpp \
+	tests/support/qcow2_check.cpp \
+	tests/support/qcow2_check.hpp \
+	$(fuzz_writing)
+fuzz_qcow2_write_LDADD = $(fuzz_libs)
+fuzz_qcow2_write_LDFLAGS = $(fuzz_ldflags)
+if FUZZING
+fuzz_qcow2_write_SOURCES += tests/fuzz/fuzz_qcow2_mutator.cpp
 endif
 
 fuzz_seeds_SOURCES = \

@@ -3,6 +3,7 @@
  *
  *      | script | the image's bytes … |                   LUKS: zeroes follow, up to the size in the script
  *      | script | piece header | bytes | piece … |        qcow2: several files, zero where no piece is
+ *      | script | writing | either of these               targets that write
  *
  * The script says how to open the image and what to ask the guest disk.  Any bytes are a legal input.
  */
@@ -43,6 +44,24 @@ struct ScriptOnDisk {
   std::array<RequestOnDisk, 4> requests;
 };
 static_assert(sizeof(ScriptOnDisk) == 60);
+
+/* What the targets that write have behind the script: what is done to the disk, and what storage does meanwhile.  What
+ * the bits of `kind` mean is in written_disk.cpp. */
+struct WritingOnDisk {
+  uint8_t fail_at; /* which change below fails; 0: none */
+  uint8_t storage; /* bits that OverlayDevice and the target know */
+  be16 reserved;
+  be32 lost; /* which writes a power cut loses */
+  std::array<RequestOnDisk, 12> operations;
+};
+static_assert(sizeof(WritingOnDisk) == 128);
+
+inline constexpr uint8_t storage_fails_for_ever = 1;
+inline constexpr uint8_t storage_has_fua = 2;
+inline constexpr uint8_t storage_loses_power = 4; /* at the end */
+
+/* The bytes in front of the image, which a mutator keeps. */
+extern const size_t script_bytes;
 
 struct PieceOnDisk {
   be32 sector; /* where it goes; the highest bit says into which file */

@@ -10,6 +10,8 @@
 
 namespace qluks::fuzz {
 
+const size_t script_bytes = sizeof(ScriptOnDisk);
+
 namespace {
 
 /* Bits of ScriptOnDisk::options. */

@@ -211,6 +211,121 @@ void write_snapshot(const std::string& name, uint64_t disk_size) {
   write_qcow2(name, script, {image.bytes()});
 }
 
+/* ── qcow2, to be written ── */
+
+/* Inside of a cluster, across three, whole ones; zeroes, trim, flush, and once more after opening it again. */
+WritingOnDisk writing_with(uint8_t storage = 0, uint8_t fail_at = 0) {
+  WritingOnDisk writing{};
+  writing.storage = storage;
+  writing.fail_at = fail_at;
+  writing.lost = 0x5a5a5a5a;
+  uint32_t n = 0;
+  for (const uint8_t kind : std::array<uint8_t, 12>{0, 1, 6, 3, 2, 5, 7, 0x41, 0x44, 6, 0, 1}) {
+    writing.operations[n] = {.kind = kind, .shift = 0, .offset = 3000 * n + 100, .length = 1500 + 1111 * n};
+    ++n;
+  }
+  return writing;
+}
+
+void write_for_writing(const std::string& name, ScriptOnDisk script, const WritingOnDisk& writing,
+                       const std::vector<Content>& files) {
+  constexpr uint32_t room = 512;
+  script.sectors[0] = sectors_of(files[0]) + room;
+  Content seed;
+  append_struct(seed, script);
+  append_struct(seed, writing);
+  append_pieces(seed, files[0], 0);
+  if (files.size() > 1) append_pieces(seed, files[1], second_file_flag);
+  constexpr size_t seed_bytes_max = 68 << 10; /* what run.sh lets libFuzzer take */
+  if (seed.size() > seed_bytes_max) return;
+  write("fuzz_qcow2_write", name, seed);
+}
+
+/* Each cluster of it is used once. */
+Content writable(Content image) {
+  Qcow2Image::count_clusters(image);
+  Qcow2Image::set_copied(image);
+  return image;
+}
+
+void write_writable(const std::string& name, Qcow2Image image, const WritingOnDisk& writing = writing_with()) {
+  write_for_writing(name, script_with(0), writing, {writable(image.bytes())});
+}
+
+Qcow2Image small_qcow2_with(uint32_t refcount_order) {
+  Qcow2Image image = small_qcow2();
+  image.header().refcount_order = refcount_order;
+  return image;
+}
+
+void write_extended_l2() {
+  Qcow2Image image({.size = 256 << 10, .cluster_bits = 14, .extended_l2 = true});
+  image.set_l2(0, image.add_cluster(0x33), 0x0000ff00000000ff);
+  image.set_l2(3, 0, uint64_t{0xffffffff} << 32);
+  write_writable("extended_l2", image);
+}
+
+/* Two streams in one host cluster. */
+void write_compressed_for_writing() {
+  Qcow2Image image = small_qcow2();
+  const uint64_t at = image.add_cluster(0);
+  const Content stream = test::deflated(test::compressible(4096));
+  const uint64_t sectors = (stream.size() + sector_bytes - 1) / sector_bytes;
+  for (const uint64_t n : {0U, 1U}) {
+    put(image.bytes(), at + n * 2048, stream);
+    image.set_l2(6 + n, Qcow2Image::compressed_flag | (sectors - 1) << (62 - 4) | (at + n * 2048));
+  }
+  Content bytes = writable(image.bytes());
+  const be16 two = 2;
+  std::memcpy(&bytes[bytes.size() - image.cluster_size() + 2 * (at / image.cluster_size())], &two, sizeof two);
+  write_for_writing("compressed", script_with(0), writing_with(), {bytes});
+}
+
+/* Everything is shared with the one snapshot. */
+void write_shared() {
+  Qcow2Image image = small_qcow2();
+  const uint64_t table = image.add_cluster(0);
+  const uint64_t l1 = image.add_cluster(0);
+  image.put_u64(l1, load_on_disk<be64>(std::span(image.bytes()).subspan(image.l1_offset())));
+  Qcow2SnapshotOnDisk disk{};
+  disk.l1_table_offset = l1;
+  disk.l1_size = 1;
+  disk.id_size = 1;
+  disk.extra_data_size = 16;
+  put(image.bytes(), table, std::as_bytes(std::span(&disk, 1)));
+  image.put_u64(table + sizeof disk + 8, 40 << 10);
+  put(image.bytes(), table + sizeof disk + 16, text_of("7"));
+  image.header().nb_snapshots = 1;
+  image.header().snapshots_offset = table;
+  Qcow2Image::count_clusters(image.bytes());
+  const uint64_t block = image.bytes().size() - image.cluster_size();
+  const be16 two = 2;
+  for (uint64_t shared = 3; shared < 7; ++shared) std::memcpy(&image.bytes()[block + 2 * shared], &two, sizeof two);
+  write_for_writing("shared", script_with(0), writing_with(), {image.bytes()});
+}
+
+void write_all_for_writing(const std::vector<StoredImage>& images) {
+  write_writable("version_2", small_qcow2(2));
+  for (const uint32_t order : {0U, 1U, 3U, 4U, 6U}) {
+    write_writable("refcount_order_" + std::to_string(order), small_qcow2_with(order));
+  }
+  write_writable("storage_fails", small_qcow2(), writing_with(0, 9));
+  write_writable("storage_fails_for_ever", small_qcow2(), writing_with(storage_fails_for_ever, 9));
+  write_writable("power_cut", small_qcow2(), writing_with(storage_loses_power));
+  write_writable("power_cut_fua", small_qcow2(), writing_with(storage_loses_power | storage_has_fua));
+  write_for_writing("not_counted", script_with(0), writing_with(), {small_qcow2().bytes()});
+  write_extended_l2();
+  write_compressed_for_writing();
+  write_shared();
+  write_for_writing("backing", script_with(0), writing_with(),
+                    {writable(small_overlay("base", "raw").bytes()), test::compressible(20000)});
+  for (StoredImage image : images) {
+    if (image.files[0][0] != std::byte{'Q'} || image.files.size() > 1) continue;
+    if (image.name == "qcow2 with LUKS" || image.name == "LUKS in qcow2") drop_key_material(image);
+    write_for_writing(image.test_name(), script_for(image), writing_with(), {writable(image.files[0])});
+  }
+}
+
 /* ── LUKS ── */
 
 /* The header alone; the payload lies behind it, and is zero. */
@@ -226,6 +341,11 @@ void write_luks(const std::string& target, const std::string& name, const Conten
   append_struct(seed, script);
   append(seed, std::span(image).first(header_bytes));
   write(target, name, seed);
+  if (place != 0) return;
+  const WritingOnDisk writing = writing_with(static_cast<uint8_t>(name.size() % 8));
+  const auto bytes = std::as_bytes(std::span(&writing, 1));
+  seed.insert(seed.begin() + sizeof script, bytes.begin(), bytes.end());
+  write("fuzz_luks_write", target + "_" + name, seed);
 }
 
 /* Of a payload of 8 MiB, so that a read that is not aligned is cut into its ends and its middle. */
@@ -558,6 +678,7 @@ int main(int argc, char** argv) {
   write_extensions();
   write_snapshot("snapshot_too_large", uint64_t{1} << 63);
   write_snapshot("snapshot_beyond_table", 4 << 20);
+  write_all_for_writing(images);
   write_luks1();
   write_all_luks2();
   write_compressed();

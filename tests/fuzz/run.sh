@@ -14,7 +14,7 @@ fuzz() {
     local inputs=("corpus/$1" "seeds/$1")
     [ ! -d "$here/regressions/$1" ] || inputs+=("$here/regressions/$1")
     mkdir -p "corpus/$1"
-    "./$1" -max_total_time="$seconds" -rss_limit_mb=256 -malloc_limit_mb=64 -timeout=2 -max_len=65596 \
+    "./$1" -max_total_time="$seconds" -rss_limit_mb=256 -malloc_limit_mb=64 -timeout=2 -max_len=69632 \
         -print_final_stats=1 -dict="$here/$1.dict" -artifact_prefix="findings/$1-" "${inputs[@]}" >"logs/$1" 2>&1
 }
 

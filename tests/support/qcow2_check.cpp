@@ -28,7 +28,8 @@ uint64_t Qcow2Check::number(uint64_t at, unsigned bytes) {
 
 void Qcow2Check::refer(uint64_t at, uint64_t length, const std::string& what) {
   if (length == 0) return;
-  if ((at >> bits_ << bits_) > image_.size()) return wrong(what + " at " + text(at) + " is behind the end");
+  if (length > image_.size() || (at >> bits_ << bits_) > image_.size())
+    return wrong(what + " at " + text(at) + " is behind the end");
   for (uint64_t c = at >> bits_; c <= (at + length - 1) >> bits_; ++c) ++references_[c];
 }
 
@@ -50,6 +51,7 @@ std::string Qcow2Check::run() {
   if (bits_ < 9 || bits_ > 21) return "cluster_bits";
   const bool v3 = number(4, 4) == 3;
   if (v3) order_ = static_cast<unsigned>(number(96, 4));
+  if (order_ > 6) return "refcount_order";
   extended_ = v3 && (number(72, 8) >> 4 & 1) != 0;
   count_header();
   count_refcounts();
@@ -72,7 +74,7 @@ void Qcow2Check::count_header() {
 /* The LUKS header. */
 void Qcow2Check::count_extensions() {
   uint64_t at = number(4, 4) == 3 ? number(100, 4) : 72;
-  while (at + 8 <= uint64_t{1} << bits_) {
+  while (error_.empty() && at + 8 <= uint64_t{1} << bits_) {
     const uint64_t magic = number(at, 4);
     const uint64_t length = number(at + 4, 4);
     if (magic == 0) return;
@@ -85,7 +87,7 @@ void Qcow2Check::count_refcounts() {
   const uint64_t table = number(48, 8);
   const uint64_t bytes = number(56, 4) << bits_;
   refer(table, bytes, "refcount table");
-  for (uint64_t i = 0; i < bytes / 8; ++i) {
+  for (uint64_t i = 0; i < bytes / 8 && error_.empty(); ++i) {
     const uint64_t block = number(table + i * 8, 8);
     if (block == 0) continue;
     if ((block & ((uint64_t{1} << bits_) - 1)) != 0) wrong("refcount block at " + text(block));

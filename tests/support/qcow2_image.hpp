@@ -86,13 +86,46 @@ class Qcow2Image {
 
   /* Count all clusters so far in one refcount block, and add free ones that hold noise.  Call it last. */
   void make_writable(uint64_t free_clusters) {
-    const uint64_t block = add_cluster(0);
-    put_u64(cluster_size(), block);
-    for (uint64_t i = 0; i < bytes_.size() / cluster_size(); ++i) {
-      const be16 one = 1;
-      std::memcpy(&bytes_[block + 2 * i], &one, sizeof one);
-    }
+    count_clusters(bytes_);
     for (uint64_t i = 0; i < free_clusters; ++i) add_cluster(0xa5);
+  }
+
+  /* Give an image of this class a refcount block, at its end, in which each cluster has refcount 1. */
+  static void count_clusters(std::vector<std::byte>& bytes) {
+    const auto header = load_on_disk<Qcow2HeaderOnDisk>(bytes);
+    const uint64_t cluster_size = uint64_t{1} << header.cluster_bits;
+    const be64 block = align_down<uint64_t>(bytes.size() + cluster_size - 1, cluster_size);
+    bytes.resize(block + cluster_size);
+    std::memcpy(&bytes[header.refcount_table_offset], &block, sizeof block);
+    const uint32_t order = header.refcount_order;
+    const unsigned bits = 1U << (header.version == 2 ? 4 : order);
+    for (uint64_t i = 0; i < bytes.size() / cluster_size; ++i) {
+      /* Big-endian from a byte on; narrower ones from the lowest bit of their byte. */
+      const uint64_t end_bit = (i + 1) * bits;
+      if (bits >= 8)
+        bytes[block + end_bit / 8 - 1] = std::byte{1};
+      else
+        bytes[block + i * bits / 8] |= static_cast<std::byte>(1U << (i * bits % 8));
+    }
+  }
+
+  /* Say COPIED in each entry of the active tables that has a cluster: right if each has refcount 1. */
+  static void set_copied(std::vector<std::byte>& bytes) {
+    const auto header = load_on_disk<Qcow2HeaderOnDisk>(bytes);
+    const uint64_t step =
+        header.version == 3 && (header.incompatible_features >> qcow2_extended_l2_bit & 1) != 0 ? 16 : 8;
+    const auto set = [&](uint64_t at) -> uint64_t {
+      const uint64_t entry = load_on_disk<be64>(std::span(bytes).subspan(at));
+      const uint64_t host = entry & 0x00fffffffffffe00;
+      if (host == 0 || (entry & compressed_flag) != 0) return 0;
+      const be64 changed = entry | uint64_t{1} << 63;
+      std::memcpy(&bytes[at], &changed, sizeof changed);
+      return host;
+    };
+    for (uint64_t i = 0; i < header.l1_size; ++i) {
+      const uint64_t table = set(header.l1_table_offset + i * 8);
+      for (uint64_t at = 0; table != 0 && at < uint64_t{1} << header.cluster_bits; at += step) set(table + at);
+    }
   }
 
   /* Append an extension where the list ends now; the first call must find nothing behind the header. */

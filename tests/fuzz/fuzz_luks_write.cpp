@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A LUKS volume of any content, opened and written while storage fails or loses its power: everything acknowledged is
+ * there, and nothing in front of the payload is ever written. */
+#include "formats/luks/layer.hpp"
+#include "tests/fuzz/keyrings.hpp"
+#include "tests/fuzz/overlay_device.hpp"
+#include "tests/fuzz/target.hpp"
+#include "tests/fuzz/written_disk.hpp"
+
+namespace qluks::fuzz {
+
+void run_target(std::span<const std::byte> input) {
+  const auto script = take<ScriptOnDisk>(input);
+  if (!script) return;
+  const auto writing = take<WritingOnDisk>(input);
+  if (!writing) return;
+  SparseDevice origin(size_in_script(*script, 0));
+  origin.add(0, input);
+  OverlayDevice device(origin, (writing->storage & storage_has_fua) != 0);
+
+  uint64_t payload = UINT64_MAX;
+  const auto open = [&]() -> std::unique_ptr<Format> {
+    auto format = open_luks(device, keyring(script->keyring), {.discard = (script->options & 1) != 0});
+    if (!succeeded(format)) return nullptr;
+    payload = device.size() - (*format)->stack_on(device)->size();
+    return std::move(*format);
+  };
+  /* A cut sector at the end is dropped, so the payload may begin a little lower than this says. */
+  constexpr uint64_t sector_bytes_max = 4096;
+  device.set_guard([&](std::span<const std::byte>, uint64_t offset) {
+    check(offset + sector_bytes_max > payload, "the header is not written");
+  });
+  device.fail_at(writing->fail_at, (writing->storage & storage_fails_for_ever) != 0);
+  WrittenDisk disk(device, open, true, marker_of(*script, *writing));
+  if (!disk.run(*writing)) return;
+  check(disk.writable() || device.changes() == 0, "a volume that is served read-only is not changed");
+
+  device.fail_at(0, false);
+  if ((writing->storage & storage_loses_power) != 0) device.cut_power(writing->lost);
+  disk.check_stable();
+}
+
+} // namespace qluks::fuzz
