@@ -50,9 +50,8 @@ void WrittenDisk::close() {
 bool WrittenDisk::run(const WritingOnDisk& writing) {
   if (!open()) return false;
   writable_ = connections_[0]->write_abilities().write && format_->why_read_only().empty();
-  if (connections_[0]->size() == 0) return true;
   for (const RequestOnDisk& request : writing.operations) {
-    if (!format_) break;
+    if (!format_ || connections_[0]->size() == 0) break;
     operate(request);
   }
   if (format_) flush(*connections_[0]);
