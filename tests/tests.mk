@@ -249,7 +249,7 @@ faulty_plugin_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS)
 faulty_plugin_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -rpath /nowhere
 failing_new_la_SOURCES = tests/support/failing_new.cpp
 failing_new_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -rpath /nowhere
-faults_tests = tests/faults/nbdkit_test.py tests/faults/power_cut_test.py
+faults_tests = tests/faults/kill_test.py tests/faults/nbdkit_test.py tests/faults/power_cut_test.py
 TESTS += $(faults_tests)
 EXTRA_DIST += $(faults_tests)
 
@@ -257,6 +257,7 @@ conformance_tests = \
 	tests/conformance/partition_malformed_test.py \
 	tests/conformance/qcow2_images_test.py \
 	tests/conformance/qcow2_malformed_test.py \
+	tests/conformance/qcow2_malformed_write_test.py \
 	$(END)
 TESTS += $(conformance_tests)
 EXTRA_DIST += $(conformance_tests)
@@ -264,6 +265,7 @@ EXTRA_DIST += $(conformance_tests)
 # What takes longer than "make check" may: "make check-long" runs it, and "make check" before it.
 long_tests = \
 	tests/dm-crypt-vm.sh \
+	tests/conformance/long.sh \
 	tests/conformance/luks_malformed_test.py \
 	tests/faults/long.sh \
 	tests/faults/power_cut_long.sh \

@@ -224,7 +224,7 @@ Result<size_t> GuestWriter::write_batch(const Source& source, Batch batch, Qcow2
     }
     const uint64_t zeroes = is_compressed ? 0 : (old.bitmap >> 32) & ~has;
     change.entries.push_back({(host.bytes + step) | qcow2_copied, g_.extended_l2 ? (zeroes << 32 | has) : 0});
-    if (!batch.keeps_room) change.released.push_back(clusters_of(old.word, g_));
+    if (!batch.keeps_room) change.released.push_back(reference_of(old.word, g_));
   }
   const size_t done = static_cast<size_t>(end - source.at.bytes);
   if (Status s = write_targets({source.bytes.first(done), source.at}, targets); !s) return propagate(s);

@@ -118,8 +118,8 @@ Result<uint64_t> GuestWriter::zero_slice(uint64_t begin, uint64_t end, Zeroing h
     const L2Entry entry = zeroed(old, how, is_unbacked(begin + (i << g_.cluster_bits)));
     change.entries.push_back(entry);
     changes = changes || entry.word != old.word || entry.bitmap != old.bitmap;
-    const HostClusters had = clusters_of(old.word, g_);
-    if (had.count != 0 && clusters_of(entry.word, g_).count == 0) change.released.push_back(had);
+    const HostReference had = reference_of(old.word, g_);
+    if (had.clusters.count != 0 && clusters_of(entry.word, g_).count == 0) change.released.push_back(had);
   }
   if (changes) writer_.publish(std::move(change), std::move(*pin));
   return end;

@@ -30,7 +30,7 @@ struct Qcow2Writer::WriteBack {
   std::vector<TableWrite> contents{}; /* step 1 */
   std::vector<TableWrite> links{};    /* step 2 */
   std::vector<TableWrite> entries{};  /* step 3 */
-  std::vector<HostClusters> released{};
+  std::vector<HostReference> released{};
   bool exposes = false;
   std::map<uint64_t, ChangedSlice> slices{}; /* pinned until they are written */
 };
@@ -102,7 +102,7 @@ Status Qcow2Writer::write_back(Lock& lock, BlockDevice& container) {
     give_up("its tables could not be written");
     return s;
   }
-  for (const HostClusters& clusters : work.released) leaving_.push_back({clusters, quiescence_.epoch()});
+  for (const HostReference& reference : work.released) leaving_.push_back({reference, quiescence_.epoch()});
   flushes_done_ = covers;
   s = reclaim(lock, container);
   turn.succeeded = static_cast<bool>(s);
@@ -176,9 +176,9 @@ Status Qcow2Writer::write(BlockDevice& container, const WriteBack& work) const {
 Status Qcow2Writer::reclaim(Lock& lock, BlockDevice& container) {
   const uint64_t now = quiescence_.advance();
   const auto has_left = [&](const Released& r) { return Quiescence::has_passed(r.epoch, now); };
-  std::vector<HostClusters> gone;
+  std::vector<HostReference> gone;
   for (const Released& r : leaving_) {
-    if (has_left(r)) gone.push_back(r.clusters);
+    if (has_left(r)) gone.push_back(r.reference);
   }
   std::erase_if(leaving_, has_left);
   Status s = gone.empty() ? ok() : reclaim(lock, container, gone);
@@ -188,9 +188,9 @@ Status Qcow2Writer::reclaim(Lock& lock, BlockDevice& container) {
 }
 
 /* One reference less to each of them. */
-Status Qcow2Writer::reclaim(Lock& lock, BlockDevice& container, const std::vector<HostClusters>& released) {
+Status Qcow2Writer::reclaim(Lock& lock, BlockDevice& container, const std::vector<HostReference>& released) {
   std::vector<HostClusters> freed;
-  for (const HostClusters& clusters : released) {
+  for (const auto& [clusters, may_be_last] : released) {
     for (uint64_t cluster = clusters.first; cluster < clusters.first + clusters.count; ++cluster) {
       auto count = refcount(lock, container, cluster);
       if (!count) return propagate(count);
@@ -198,6 +198,8 @@ Status Qcow2Writer::reclaim(Lock& lock, BlockDevice& container, const std::vecto
         return give_up("the cluster at " + hex(cluster << cluster_bits_) + " was in use with refcount 0");
       if (*count > 1) {
         refcounts_.set(cluster, *count - 1);
+      } else if (!may_be_last) {
+        continue; /* lost at worst, and not taken from who has it */
       } else if (!freed.empty() && freed.back().first + freed.back().count == cluster) {
         ++freed.back().count;
       } else {

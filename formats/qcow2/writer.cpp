@@ -41,7 +41,7 @@ Qcow2Writer::Qcow2Writer(const Qcow2Header& header, Qcow2Map& map, Qcow2Refcount
       tables_bytes_max_(tables_bytes_max),
       checked_(new std::atomic<uint32_t>[map.l1_entries()] {}),
       refcounts_(std::move(refcounts)),
-      prepared_(header.autoclear == 0) {}
+      prepared_(false) {}
 
 tl::unexpected<Error> Qcow2Writer::give_up(const std::string& why) {
   if (!ended_.exchange(true)) {
@@ -89,7 +89,8 @@ Status Qcow2Writer::begin(BlockDevice& container) {
     preparing_ = false;
     changed_.notify_all();
   });
-  Status s = prepare_header(container);
+  Status s = check_small_tables(container);
+  if (s && header_.autoclear != 0) s = prepare_header(container);
   if (s) prepared_ = true;
   return s;
 }
@@ -154,7 +155,7 @@ Status Qcow2Writer::grow_table(uint64_t limit) {
   const HostClusters table = refcounts_.table_clusters();
   metadata_.add({clusters->first, table.first - clusters->first}, Qcow2Part::refcount_block);
   metadata_.add(table, Qcow2Part::refcount_table);
-  release(old);
+  release({old, true});
   not_stable();
   return ok();
 }
@@ -218,13 +219,16 @@ void Qcow2Writer::unclaim(HostClusters clusters) noexcept {
   }
 }
 
-void Qcow2Writer::release(HostClusters clusters) {
-  if (clusters.count == 0) return;
-  if (!released_.empty() && released_.back().first + released_.back().count == clusters.first) {
-    released_.back().count += clusters.count;
-  } else {
-    released_.push_back(clusters);
+void Qcow2Writer::release(const HostReference& reference) {
+  if (reference.clusters.count == 0) return;
+  if (!released_.empty()) {
+    auto& [last, may_be_last] = released_.back();
+    if (last.first + last.count == reference.clusters.first && may_be_last == reference.may_be_last) {
+      last.count += reference.clusters.count;
+      return;
+    }
   }
+  released_.push_back(reference);
 }
 
 void Qcow2Writer::not_stable() noexcept {
@@ -294,7 +298,7 @@ void Qcow2Writer::enter_table(uint64_t l1_index, HostOffset old_table, HostOffse
   slices_.merge(changed);
   new_tables_.merge(new_table);
   l1_sectors_.merge(l1_sector);
-  if (old_table.bytes != 0) release({old_table.bytes >> cluster_bits_, 1});
+  if (old_table.bytes != 0) release({{old_table.bytes >> cluster_bits_, 1}, false});
   if (old_table.bytes == 0) checked_[l1_index] = ~uint32_t{0};
   map_.set_l1_entry(l1_index, table.bytes | qcow2_copied);
   not_stable();
@@ -324,7 +328,7 @@ void Qcow2Writer::publish(Change change, Qcow2Cache::Pin pin) {
     store_l2_entry(slice.pin.bytes(), change.index + i, change.entries[i], g);
   }
   mark(slice, change.index * g.l2_entry_bytes(), (change.index + change.entries.size()) * g.l2_entry_bytes());
-  for (const HostClusters& clusters : change.released) release(clusters);
+  for (const HostReference& reference : change.released) release(reference);
   exposes_ = exposes_ || change.exposes;
   not_stable();
 }

@@ -39,6 +39,15 @@ namespace qluks {
 /* The clusters that an L2 entry refers to: none, one, or those that a compressed stream touches. */
 HostClusters clusters_of(uint64_t word, const Qcow2Geometry& geometry) noexcept;
 
+/* The same, and whether the entry says that nobody else refers to them.  One that does not is about to be counted
+ * down, but never to 0: if its refcount is 1, that one reference is somebody else's, or the image contradicts itself.
+ * Compressed clusters never say so, and are counted alone. */
+struct HostReference {
+  HostClusters clusters;
+  bool may_be_last = false;
+};
+HostReference reference_of(uint64_t word, const Qcow2Geometry& geometry) noexcept;
+
 class Qcow2Writer {
  public:
   /* Reads and checks what has to be known before the first change.  An error says why this image is not written.
@@ -59,7 +68,7 @@ class Qcow2Writer {
   /* Whoever writes encrypted sectors in place: a part of one is read, changed and written. */
   RangeLock& sectors() noexcept { return sector_locks_; }
 
-  /* Before each change: fails once writing has ended, and makes the header ready for the first one. */
+  /* Before each change: fails once writing has ended, and makes the image ready for the first one. */
   Status begin(BlockDevice& container);
 
   /* Free clusters, neighbours, at least one and as many of `wanted` as there are.  They are free again when the claim
@@ -81,7 +90,7 @@ class Qcow2Writer {
     HostOffset slice;
     uint64_t index = 0;
     std::vector<L2Entry> entries{};
-    std::vector<HostClusters> released{};
+    std::vector<HostReference> released{};
     bool exposes = false; /* they lead to clusters that were written for them */
   };
   void publish(Change change, Qcow2Cache::Pin pin);
@@ -110,7 +119,7 @@ class Qcow2Writer {
     std::bitset<sectors_per_slice> sectors{};
   };
   struct Released {
-    HostClusters clusters;
+    HostReference reference;
     uint64_t epoch = 0;
   };
 
@@ -127,7 +136,7 @@ class Qcow2Writer {
   Status grow_table(uint64_t limit);
   Status check_unused(HostClusters clusters);
   tl::unexpected<Error> no_room(const BlockDevice& container) const;
-  void release(HostClusters clusters);
+  void release(const HostReference& reference);
   void mark(ChangedSlice& slice, uint64_t first_byte, uint64_t end_byte) noexcept;
   void not_stable() noexcept;
   void unclaim(HostClusters clusters) noexcept;
@@ -135,6 +144,7 @@ class Qcow2Writer {
   Result<std::vector<Qcow2Cache::Pin>> fill_table(BlockDevice& container, HostOffset old_table, HostOffset table);
   void enter_table(uint64_t l1_index, HostOffset old_table, HostOffset table, std::vector<Qcow2Cache::Pin> slices);
 
+  Status check_small_tables(BlockDevice& container);
   Status check_slice(BlockDevice& container, const L2Place& place, const std::byte* slice);
   Status check_entry(Lock& lock, BlockDevice& container, const std::byte* slice, uint64_t index);
 
@@ -145,7 +155,7 @@ class Qcow2Writer {
   Status write(BlockDevice& container, const WriteBack& work) const;
   TableWrite header_write() const;
   Status reclaim(Lock& lock, BlockDevice& container);
-  Status reclaim(Lock& lock, BlockDevice& container, const std::vector<HostClusters>& released);
+  Status reclaim(Lock& lock, BlockDevice& container, const std::vector<HostReference>& released);
 
   const Qcow2Header header_;
   Qcow2Map& map_;
@@ -165,9 +175,9 @@ class Qcow2Writer {
   std::map<uint64_t, ChangedSlice> slices_;
   std::set<uint64_t> new_tables_; /* L2 tables that nothing stable refers to */
   std::set<uint64_t> l1_sectors_;
-  std::vector<HostClusters> released_; /* by what is published */
-  std::vector<Released> leaving_;      /* by what is stable, but someone may still be there */
-  unsigned writers_ = 0;               /* connections */
+  std::vector<HostReference> released_; /* by what is published */
+  std::vector<Released> leaving_;       /* by what is stable, but someone may still be there */
+  unsigned writers_ = 0;                /* connections */
   bool exposes_ = false;
   bool preparing_ = false;
   bool writing_back_ = false;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* May this image be written?  What is looked at is bounded: header, L1 table, refcount table, the refcounts of all
- * metadata.  An L2 table is looked at when it is first used for writing. */
+ * metadata.  L2 tables are looked at before the first change if they are few, else each when it is first used for
+ * writing: what contradicts the refcounts there may be found too late by then. */
 #include "base/checked.hpp"
 #include "base/window.hpp"
 #include "formats/qcow2/snapshot.hpp"
@@ -131,6 +132,29 @@ Result<std::unique_ptr<Qcow2Writer>> Qcow2Writer::open(BlockDevice& container, c
   return writer;
 }
 
+/* An entry that leads to a free cluster has to be found before that cluster is given to somebody else. */
+Status Qcow2Writer::check_small_tables(BlockDevice& container) {
+  constexpr uint64_t bytes_max = 8 << 20; /* a disk of 64 GiB in clusters of 64 KiB */
+  const Qcow2Geometry& g = geometry();
+  std::vector<uint64_t> used;
+  for (uint64_t i = 0; i < map_.l1_entries(); ++i) {
+    if ((map_.l1_entry(i) & qcow2_offset_mask) == 0) continue;
+    if ((used.size() + 1) << cluster_bits_ > bytes_max) return ok();
+    used.push_back(i);
+  }
+  const uint64_t guest_bytes_of_slice = entries_per_slice(g) << cluster_bits_;
+  for (const uint64_t l1_index : used) {
+    const uint64_t first = l1_index << (g.l2_bits() + cluster_bits_);
+    const uint64_t slices = g.cluster_size() / slice_bytes(g);
+    for (uint64_t slice = 0; slice < slices; ++slice) {
+      const HostOffset table{map_.l1_entry(l1_index) & qcow2_offset_mask};
+      auto bytes = slice_in_use(container, table, L2Place({first + slice * guest_bytes_of_slice}, g));
+      if (!bytes) return propagate(bytes);
+    }
+  }
+  return ok();
+}
+
 /* Whoever writes in place, or frees, goes by these entries. */
 Status Qcow2Writer::check_slice(BlockDevice& container, const L2Place& place, const std::byte* slice) {
   const uint32_t bit = uint32_t{1} << place.slice;
@@ -152,6 +176,10 @@ HostClusters clusters_of(uint64_t word, const Qcow2Geometry& g) noexcept {
   }
   if ((word & qcow2_offset_mask) == 0) return {};
   return {(word & qcow2_offset_mask) >> g.cluster_bits, 1};
+}
+
+HostReference reference_of(uint64_t word, const Qcow2Geometry& g) noexcept {
+  return {clusters_of(word, g), (word & (qcow2_copied | qcow2_compressed)) != 0};
 }
 
 Status Qcow2Writer::check_entry(Lock& lock, BlockDevice& container, const std::byte* slice, uint64_t index) {

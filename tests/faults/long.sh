@@ -9,3 +9,4 @@ else
     echo 'without lying_storage_test: it needs GoogleTest'
 fi
 QLUKS_LONG=yes /usr/bin/python3 "$srcdir/tests/faults/nbdkit_test.py"
+QLUKS_KILLS=75 /usr/bin/python3 "$srcdir/tests/faults/kill_test.py"

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* write_guest [OPTION…] IMAGE MODEL: changes the guest disk of a qcow2 at random, and the raw file MODEL in the same
  * way.
+ * write_guest [OPTION…] --hostile IMAGE: changes the guest disk of a qcow2 that may contradict itself.  No request need
+ * succeed, but a part of a cluster that was written is read back.
  *
  *      --seed N            of the random numbers
  *      --operations N      of each thread; 200 if it is not said
@@ -79,17 +81,16 @@ struct Arguments {
   unsigned operations = 200;
   unsigned threads = 1;
   uint64_t longest = 300000;
+  bool hostile = false;
   std::string passphrase, backing, image, model;
 };
 
 bool parse(int argc, char** argv, Arguments& a) {
-  static const option known[] = {{"seed", required_argument, nullptr, 's'},
-                                 {"operations", required_argument, nullptr, 'o'},
-                                 {"threads", required_argument, nullptr, 't'},
-                                 {"passphrase", required_argument, nullptr, 'p'},
-                                 {"backing", required_argument, nullptr, 'b'},
-                                 {"sizes", required_argument, nullptr, 'z'},
-                                 {nullptr, 0, nullptr, 0}};
+  static const option known[] = {
+      {"seed", required_argument, nullptr, 's'},    {"operations", required_argument, nullptr, 'o'},
+      {"threads", required_argument, nullptr, 't'}, {"passphrase", required_argument, nullptr, 'p'},
+      {"backing", required_argument, nullptr, 'b'}, {"sizes", required_argument, nullptr, 'z'},
+      {"hostile", no_argument, nullptr, 'h'},       {nullptr, 0, nullptr, 0}};
   for (int c; (c = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
     if (c == 's') a.seed = static_cast<unsigned>(std::stoul(optarg));
     if (c == 'o') a.operations = static_cast<unsigned>(std::stoul(optarg));
@@ -97,11 +98,12 @@ bool parse(int argc, char** argv, Arguments& a) {
     if (c == 'p') a.passphrase = optarg;
     if (c == 'b') a.backing = optarg;
     if (c == 'z') a.longest = std::stoull(optarg);
+    if (c == 'h') a.hostile = true;
     if (c == '?') return false;
   }
-  if (optind + 2 != argc) return false;
+  if (optind + (a.hostile ? 1 : 2) != argc) return false;
   a.image = argv[optind];
-  a.model = argv[optind + 1];
+  if (!a.hostile) a.model = argv[optind + 1];
   return true;
 }
 
@@ -211,6 +213,36 @@ Status run_threads(BlockDevice& disk, std::span<std::byte> model, const Argument
   return disk.flush();
 }
 
+/* Mostly at the start, where small images have all they have. */
+Status run_hostile(BlockDevice& disk, const Arguments& arguments) {
+  if (disk.size() == 0) return ok();
+  std::mt19937_64 random(arguments.seed);
+  constexpr uint64_t start_bytes = 1 << 20;
+  constexpr uint64_t sector = 512;
+  for (unsigned i = 0; i < arguments.operations; ++i) {
+    const uint64_t end = i % 8 == 7 ? disk.size() : std::min(disk.size(), start_bytes);
+    const uint64_t offset = random() % end;
+    const uint64_t length = std::min(1 + random() % (i % 4 == 0 ? arguments.longest : sector), disk.size() - offset);
+    const auto range = [&](uint64_t max) { return std::min(length * 8, std::min(max, disk.size() - offset)); };
+    if (i % 5 == 3) {
+      static_cast<void>(disk.zero(offset, range(start_bytes), static_cast<ZeroMode>(random() % 4), Fua::no));
+    } else if (i % 5 == 4) {
+      static_cast<void>(disk.trim(offset, range(start_bytes), Fua::no));
+    } else {
+      const std::vector<std::byte> bytes(static_cast<size_t>(length), static_cast<std::byte>(i + 1));
+      if (!disk.write(bytes, offset, i % 7 == 0 ? Fua::yes : Fua::no)) continue;
+      if (offset % sector + length > sector) continue; /* two guest clusters may be one */
+      std::vector<std::byte> now(static_cast<size_t>(length));
+      if (Status s = disk.read(now, offset); !s) return s;
+      if (!std::equal(now.begin(), now.end(), bytes.begin())) {
+        return fail(Errc::corrupt, "guest offset " + std::to_string(offset) + " differs");
+      }
+    }
+  }
+  static_cast<void>(disk.flush());
+  return ok();
+}
+
 Status run(const Arguments& arguments) {
   Keyring keyring;
   if (!arguments.passphrase.empty()) {
@@ -224,6 +256,8 @@ Status run(const Arguments& arguments) {
   const auto disk = (*format)->stack_on(file);
   if (!disk->write_abilities().write) return fail(Errc::read_only, "read-only: " + (*format)->why_read_only());
 
+  if (arguments.hostile) return run_hostile(*disk, arguments);
+
   PlainFile model_file(arguments.model);
   std::vector<std::byte> model(static_cast<size_t>(disk->size()));
   if (Status s = model_file.read(model, 0); !s) return s;
@@ -236,7 +270,7 @@ Status run(const Arguments& arguments) {
 int main(int argc, char** argv) {
   Arguments arguments;
   if (!parse(argc, argv, arguments)) {
-    std::fprintf(stderr, "usage: write_guest [OPTION...] IMAGE MODEL\n");
+    std::fprintf(stderr, "usage: write_guest [OPTION...] IMAGE MODEL|--hostile IMAGE\n");
     return 2;
   }
   set_log_sink([](LogLevel level, const std::string& line) {

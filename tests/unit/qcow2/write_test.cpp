@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <utility>
+
 #include "formats/luks/keyring.hpp"
 #include "formats/qcow2/layer.hpp"
 #include "tests/support/qcow2_image.hpp"
@@ -33,7 +36,14 @@ class Storage : public WritableDevice {
         std::count_if(calls.begin(), calls.end(), [&](const WriteCall& c) { return c.kind == kind; }));
   }
 
+  /* What others do while the next read is under way. */
+  Status read(std::span<std::byte> dst, uint64_t offset) override {
+    if (auto others = std::exchange(meanwhile, nullptr)) others();
+    return WritableDevice::read(dst, offset);
+  }
+
   bool fails = false;
+  std::function<void()> meanwhile;
 };
 
 class Qcow2Write : public testing::Test {
@@ -156,6 +166,23 @@ TEST_F(Qcow2Write, FreedClusterIsUsedAgainOnlyWhenItsReleaseIsStable) {
   EXPECT_EQ(read(0, cluster), filled(cluster, 0));
 }
 
+/* The reader has looked up where the cluster is, and waits for storage. */
+TEST_F(Qcow2Write, FreedClusterIsNotGivenAwayUnderAReader) {
+  write(0, cluster, 1);
+  ASSERT_TRUE(disk->flush());
+  const auto reader = format->stack_on(storage);
+  storage.meanwhile = [&] {
+    ASSERT_TRUE(disk->trim(0, cluster, Fua::no));
+    ASSERT_TRUE(disk->flush());
+    for (uint64_t i = 1; i < 30; ++i) write(i * cluster, cluster, 2);
+    ASSERT_TRUE(disk->flush());
+  };
+  std::vector<std::byte> bytes(cluster);
+  ASSERT_TRUE(reader->read(bytes, 0));
+  ASSERT_FALSE(storage.meanwhile);
+  for (const std::byte b : bytes) ASSERT_NE(b, std::byte{2}); /* as it was, or trimmed */
+}
+
 TEST_F(Qcow2Write, FailedWriteChangesNothing) {
   storage.fails = true;
   EXPECT_FALSE(disk->write(filled(cluster, 1), 0, Fua::no));
@@ -199,6 +226,53 @@ TEST_F(Qcow2NoRoom, SaysSoAndStaysClean) {
   write(8 * cluster, cluster, 3); /* flushes, and takes what was freed */
   EXPECT_EQ(read(8 * cluster, cluster), filled(cluster, 3));
   EXPECT_EQ(read(cluster, cluster), filled(cluster, 1));
+}
+
+/* Two entries of a guest disk that lead to one cluster, whose refcount says one. */
+class Qcow2Contradiction : public testing::Test {
+ protected:
+  void open(Qcow2Image& image, uint64_t free_clusters) {
+    image.make_writable(free_clusters);
+    storage = std::make_unique<Storage>(image.bytes());
+    Keyring keyring;
+    auto opened = open_qcow2(*storage, keyring, {});
+    ASSERT_TRUE(opened);
+    ASSERT_EQ((*opened)->why_read_only(), "");
+    format = std::move(*opened);
+    disk = format->stack_on(*storage);
+  }
+
+  static constexpr uint64_t copied = uint64_t{1} << 63;
+  std::unique_ptr<Storage> storage;
+  std::unique_ptr<Qcow2Format> format;
+  std::unique_ptr<BlockDevice> disk;
+};
+
+TEST_F(Qcow2Contradiction, AClusterThatOneEntryHasForItselfIsNotFreedByAnother) {
+  Qcow2Image image({.size = 64 * cluster});
+  const uint64_t data = image.add_cluster(0x11);
+  image.set_l2(0, data | copied);
+  image.set_l2(1, data);
+  open(image, 8);
+  const std::vector<std::byte> bytes(100, std::byte{2});
+  ASSERT_TRUE(disk->write(bytes, cluster, Fua::no));
+  ASSERT_TRUE(disk->flush());
+  for (uint64_t i = 2; i < 10; ++i) static_cast<void>(disk->write(bytes, i * cluster, Fua::no));
+  std::vector<std::byte> first(cluster);
+  ASSERT_TRUE(disk->read(first, 0));
+  EXPECT_EQ(first, std::vector<std::byte>(cluster, std::byte{0x11}));
+}
+
+TEST_F(Qcow2Contradiction, AnEntryThatLeadsToAFreeClusterIsFoundBeforeTheFirstChange) {
+  Qcow2Image image({.size = 16384 * cluster});
+  image.set_l2(8192, 6 * cluster); /* in another table than what is written; behind header, three tables and the
+                                     refcount block: the second free one */
+  open(image, 8);
+  storage->calls.clear();
+  const auto written = disk->write(std::vector<std::byte>(cluster, std::byte{1}), 0, Fua::no);
+  ASSERT_FALSE(written);
+  EXPECT_EQ(written.error().what, "qcow2: the L2 entry 0x60000 leads to a cluster of refcount 0");
+  EXPECT_TRUE(storage->calls.empty());
 }
 
 TEST(Qcow2ReadOnly, OnlyOneConnectionWritesWhereTheyDoNotSeeEachOther) {
