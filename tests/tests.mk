@@ -150,7 +150,10 @@ threads_test_SOURCES = \
 	tests/support/stored_image.cpp \
 	tests/support/stored_image.hpp \
 	tests/support/streams.hpp \
+	tests/support/qcow2_check.cpp \
+	tests/support/qcow2_check.hpp \
 	tests/unit/threads_test.cpp \
+	tests/unit/threads_write_test.cpp \
 	$(END)
 threads_test_CPPFLAGS = $(unit_cppflags)
 threads_test_LDADD = libformats.la libsectorcrypto.la libbase.la $(GTEST_LIBS) $(ZLIB_LIBS) $(ZSTD_LIBS)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The volumes of dm-crypt-vm.sh: which are made, and whether the filter serves what dm-crypt wrote.
+"""The volumes of dm-crypt-vm.sh: which are made, whether the filter serves what dm-crypt wrote, and writes as it does.
 
     cases.py write DIRECTORY [GROUP...]      what the virtual machine needs: cases, pattern, secret, size
-    cases.py compare DIRECTORY [GROUP...]    serve each volume of DIRECTORY/volumes and compare
+    cases.py compare DIRECTORY [GROUP...]    serve each volume of DIRECTORY/volumes and compare; and write what dm-crypt
+                                             wrote over something else, which has to give the same cipher text
 
 A group is the name of a function below that makes cases; without one it is all.
 """
@@ -198,7 +199,7 @@ class DmCrypt(qluks.TestCase):
         with open(os.path.join(self.directory, "console"), errors="replace") as f:
             self.console = f.read()
 
-    def test_every_volume_is_served_as_it_was_written(self):
+    def test_every_volume_is_served_and_written_as_by_dm_crypt(self):
         self.assertIn("qluks: done", self.console)
         print(re.search(r"qluks: (kernel .*)", self.console).group(1).strip())
         results = dict(re.findall(r"qluks: case (\d+) (.*?)\s*$", self.console, re.MULTILINE))
@@ -210,7 +211,9 @@ class DmCrypt(qluks.TestCase):
                     self.assertRegex(result, "^refused ")
                 else:
                     self.assertEqual(result, "written")
-                    self.compare(case, self.volume(case, number))
+                    volume = self.volume(case, number)
+                    self.compare(case, volume)
+                    self.write_again(case, volume)
                 counts[group] += 1
         print(", ".join(f"{group}: {n}" for group, n in counts.items()))
 
@@ -234,6 +237,32 @@ class DmCrypt(qluks.TestCase):
             self.fail(server.errors()[:1])
         finally:
             server.stop()
+
+    def stored(self, case, volume):
+        with open(volume, "rb") as f:
+            header = f.read(HEADER_MIB * qluks.MIB)
+            f.seek(case.skip_kib * 1024, os.SEEK_CUR)
+            return header + f.read()
+
+    def write_again(self, case, volume):
+        """In pieces of every size, aligned and not.  dm-crypt is as good as a key: the same bytes mean that it reads
+        what we write."""
+        written_by_kernel = self.stored(case, volume)
+        server = self.server("file", volume, f"qluks-passphrase={qluks.SECRET}")
+        start = case.skip_kib * 1024
+        rng = random.Random(2)
+        with server.connect() as h:
+            h.pwrite(bytes(len(PATTERN)), start)
+            h.flush()
+            self.assertNotEqual(self.stored(case, volume), written_by_kernel)
+            at = 0
+            while at < len(PATTERN):
+                piece = PATTERN[at:at + rng.choice((1, 100, 512, 4096, 5000, 70000, 300000))]
+                h.pwrite(piece, start + at)
+                at += len(piece)
+            h.flush()
+        server.stop()
+        self.assert_same(self.stored(case, volume), written_by_kernel)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where secrets are while nbdkit serves: in the locked region and nowhere else; not in core dumps, not in logs.
+"""Where secrets are while nbdkit serves and writes: in the locked region and nowhere else; not in core dumps, not in
+logs.  And no plain text is in storage or in logs.
 
 The test computes every secret once more and looks for it in the memory of the process.
 """
@@ -13,6 +14,8 @@ import resource
 import signal
 import time
 import unittest
+
+import nbd
 
 import luks_secrets
 import process_memory
@@ -73,14 +76,24 @@ class Volume:
         return {**self.working_keys(), **self.derivation(), **self.kept()}
 
 
-def read_some(h):
-    """By large and by small requests, aligned and not."""
+# What a client writes: plain text that must not reach storage.
+PLAIN = random.Random(10).randbytes(64)
+
+
+def use_some(h):
+    """By large and by small requests, aligned and not; written and read."""
     size = h.get_size()
     for at in range(0, size, qluks.MIB):
         h.pread(min(qluks.MIB, size - at), at)
     for at in range(0, 200 * 4096, 4096):
         h.pread(512, at)
     h.pread(777, 4095)
+    h.pwrite(PLAIN * (qluks.MIB // len(PLAIN)), qluks.MIB)
+    for at in range(0, 50 * 4096, 4096):
+        h.pwrite(PLAIN, at + 512)
+    h.pwrite(PLAIN * 100, 2 * qluks.MIB + 777, nbd.CMD_FLAG_FUA if h.can_fua() else 0)
+    h.zero(10000, 100)
+    h.flush()
 
 
 @unittest.skipIf(qluks.PRELOAD, "sanitizers keep copies of memory")
@@ -121,7 +134,7 @@ class TestCase(qluks.TestCase):
         self.assertEqual(set(self.assert_only_in_secret_memory(server, given).values()), {1})
         self.assert_nowhere(server, volume.all())
         with server.connect() as first:
-            read_some(first)
+            use_some(first)
             once = self.assert_only_in_secret_memory(server, {**volume.all(), **given})
             for name in (*volume.working_keys(), *volume.kept(), *given):
                 self.assertGreater(once[name], 0, f"the test does not find the {name}")
@@ -130,7 +143,7 @@ class TestCase(qluks.TestCase):
             # Other connections share the schedules.
             others = [server.connect() for _ in range(4)]
             for other in others:
-                read_some(other.h)
+                use_some(other.h)
             self.assertEqual(self.assert_only_in_secret_memory(server, {**volume.all(), **given}), once)
             for other in others:
                 other.h.shutdown()
@@ -183,7 +196,7 @@ class Memory(TestCase):
         volume = Volume(self, "luks2")
         server = self.server("file", volume.image, f"qluks-key-command=cat {self.write('passphrase', PASSPHRASE)}")
         with server.connect() as h:
-            read_some(h)
+            use_some(h)
             self.assert_only_in_secret_memory(server, volume.all())
             self.assert_nowhere(server, {"passphrase": PASSPHRASE})
 
@@ -192,7 +205,7 @@ class Memory(TestCase):
         key = self.write("key", volume.volume_key)
         server = self.server("file", volume.image, f"qluks-volume-key-file={key}")
         with server.connect() as h:
-            read_some(h)
+            use_some(h)
             self.assert_only_in_secret_memory(server, volume.all())
 
     def test_detached_header(self):
@@ -202,7 +215,7 @@ class Memory(TestCase):
         needles = {**volume.all(), "passphrase": PASSPHRASE}
         self.assert_only_in_secret_memory(server, needles)
         with server.connect() as h:
-            read_some(h)
+            use_some(h)
             self.assert_only_in_secret_memory(server, needles)
         self.assert_gone(server, volume.working_keys())
         server.stop()
@@ -243,7 +256,7 @@ class CoreDump(TestCase):
                 volume = Volume(self, "luks2", cipher, bits)
                 server = self.server("file", volume.image, self.passphrase_file(), options=self.THREADS)
                 with server.connect() as h:
-                    read_some(h)
+                    use_some(h)
                     self.assert_core_holds_nothing(process_memory.core_dump(self, server.pid), volume)
 
     def test_taken_by_the_kernel(self):
@@ -255,7 +268,7 @@ class CoreDump(TestCase):
         server = self.server("file", volume.image, self.passphrase_file(), options=self.THREADS, foreground=True,
                              cwd=self.dir, preexec_fn=allow_core_dumps)
         with server.connect() as h:
-            read_some(h)
+            use_some(h)
             server.stop(signal.SIGABRT)
         core = [name for name in os.listdir(self.dir) if name.startswith("core")]
         self.assertEqual(len(core), 1, f"core dumps of this machine are called {pattern}")
@@ -308,11 +321,13 @@ class Log(TestCase):
             server = self.server("file", volume.image, *secrets, options=self.FLAGS)
             try:
                 with server.connect() as h:
-                    read_some(h)
+                    use_some(h)
                 self.assertTrue(connects)
+                with open(volume.image, "rb") as f:
+                    self.assertNotIn(PLAIN[:16], f.read())
             except qluks.nbd.Error:
                 self.assertFalse(connects)
-            self.assert_not_in_log(server, {**volume.all(), **given})
+            self.assert_not_in_log(server, {**volume.all(), **given, "plain text": PLAIN[:32]})
             server.stop()
 
 
