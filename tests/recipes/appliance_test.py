@@ -53,14 +53,19 @@ class ApplianceTest(documented.TestCase):
         return done.stdout.decode()
 
     def test_looking_into_a_guest(self):
+        """The block of doc/recipes.md, and the line that the demo prints."""
+        self.write("pass.txt", qluks.SECRET.encode())
+        (block,) = documented.blocks_of("doc/recipes.md")["Look into a guest"]
+        said = self.typed("set -e\n" + block, env=self.env)
+        self.assertRegex(said, r"^inside\n+inside\n")
+        self.assertIn("/dev/sda", said)
+
         server = self.guest("-r")
         disk = f"--format=raw -a 'nbd://?socket={server.dir}/sock'"
         line = next(l for l in documented.printed_by_demo(server.dir) if l.startswith("guestfish"))
         self.assertIn(disk, line)
         self.assertEqual(self.said(line, b"cat /etc/hostname\n").strip(), "inside")
-        self.assertEqual(self.said(f"virt-cat {disk} /etc/hostname"), "inside\n")
         self.assertRegex(self.said(f"virt-filesystems {disk} --long"), r"/dev/sda +filesystem +ext4 +inside")
-        self.assertIn("/dev/sda", self.said(f"virt-df {disk}"))
 
     def test_mounting_a_guest(self):
         if not os.path.exists("/dev/fuse"):

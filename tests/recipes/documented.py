@@ -17,12 +17,13 @@ INFO = os.path.join(os.environ["QLUKS_BUILD"], "qluks-info")
 SIZE = 3 * qluks.MIB
 PARTITION = 2048 * 512
 
-# A server of an example runs until its client has gone: where the example names no client, $QLUKS_RUN does.
+# A server of an example runs until its client has gone: where the example names no client and no socket, $QLUKS_RUN is
+# the client.
 NBDKIT = r"""#!/bin/bash
 PATH=${PATH#*:}
-args=() client=
+args=() client=${LISTEN_FDS:-}
 for word in "$@"; do
-    [ "$word" != --run ] || client=yes
+    case $word in --run | -P) client=yes ;; esac
     if [ "$word" = --filter=qluks ]; then word=--filter=$QLUKS_FILTER; fi
     args+=("$word")
 done
@@ -50,6 +51,16 @@ def commands_of(document):
     return found
 
 
+def blocks_of(document):
+    """{title of a section: its indented blocks}"""
+    found = {}
+    for section in re.split(r"^#+ ", text_of(document), flags=re.M)[1:]:
+        title, _, body = section.partition("\n")
+        found[title] = [re.sub(r"^    ", "", block, flags=re.M)
+                        for block in re.findall(r"(?:^    .*\n)+", body, re.M)]
+    return found
+
+
 def printed_by_demo(directory):
     """What `bootstrap demo IMAGE` tells the user to type, for a server in this directory."""
     body = re.search(r"cat <<END\n(.*?)\nEND\n", text_of("bootstrap"), re.S)[1]
@@ -70,9 +81,9 @@ class TestCase(qluks.TestCase):
         os.chmod(wrapper, 0o755)
         os.symlink(INFO, self.path("bin/qluks-info"))
 
-    def typed(self, command, client=None, stdin=None):
+    def typed(self, command, client=None, stdin=None, env=None):
         """As at a shell prompt in that directory.  Its output, if it ends with 0."""
-        env = qluks.environment() | {"PATH": self.path("bin") + ":" + os.environ["PATH"]}
+        env = (env or qluks.environment()) | {"PATH": self.path("bin") + ":" + os.environ["PATH"]}
         env["QLUKS_FILTER"] = os.path.abspath(qluks.FILTER)
         if client is not None:
             env["QLUKS_RUN"] = client
