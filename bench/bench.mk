@@ -13,7 +13,7 @@ bench_crypto_SOURCES = \
 	bench/table.cpp \
 	bench/table.hpp \
 	$(END)
-bench_crypto_CPPFLAGS = $(AM_CPPFLAGS) $(BENCHMARK_CFLAGS) $(RIVALS_CPPFLAGS)
+bench_crypto_CPPFLAGS = $(AM_CPPFLAGS) $(BENCHMARK_CFLAGS) $(RIVALS_CPPFLAGS) $(ARGON2_CFLAGS)
 bench_crypto_LDADD = libsectorcrypto.la libbase.la $(BENCHMARK_LIBS) $(RIVALS_LIBS) $(NETTLE_LIBS) $(ARGON2_LIBS)
 
 bench: bench_crypto

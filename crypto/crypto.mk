@@ -21,6 +21,10 @@ libsectorcrypto_la_SOURCES = \
 	crypto/iv.hpp \
 	crypto/iv_rule.hpp \
 	crypto/kdf/argon2.cpp \
+	crypto/kdf/argon2_fill.cpp \
+	crypto/kdf/argon2_fill.hpp \
+	crypto/kdf/blake2b.cpp \
+	crypto/kdf/blake2b.hpp \
 	crypto/kdf/hash.cpp \
 	crypto/kdf/hash.hpp \
 	crypto/kdf/pbkdf.hpp \
@@ -37,7 +41,7 @@ libsectorcrypto_la_SOURCES = \
 	crypto/xchacha.cpp \
 	crypto/xchacha.hpp \
 	$(END)
-libsectorcrypto_la_LIBADD = $(NETTLE_LIBS) $(ARGON2_LIBS) $(LIBGCRYPT_HASHES_LIBS)
+libsectorcrypto_la_LIBADD = $(NETTLE_LIBS) $(LIBGCRYPT_HASHES_LIBS)
 if HAVE_LIBGCRYPT_HASHES
 libsectorcrypto_la_SOURCES += \
 	crypto/kdf/hash_libgcrypt.cpp \
@@ -58,6 +62,7 @@ libsectorcrypto_la_SOURCES += \
 	crypto/aes/vector_xts.hpp \
 	crypto/aes/vector_xts_interleaved.hpp \
 	crypto/isa.hpp \
+	crypto/kdf/argon2_fill_avx2.cpp \
 	crypto/kdf/pbkdf2_shani.cpp \
 	crypto/kdf/pbkdf2_shani.hpp \
 	$(END)

@@ -41,7 +41,7 @@ nbdkit_qluks_filter_la_SOURCES = \
 	$(END)
 nbdkit_qluks_filter_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS) $(LIBNBD_CFLAGS)
 nbdkit_qluks_filter_la_LIBADD = libformats.la libsectorcrypto.la libbase.la $(LIBNBD_LIBS)
-# nodelete: a key derivation that was given up may still run while nbdkit exits.
+# nodelete: no code is unmapped that a thread of nbdkit may still be in while it exits.
 nbdkit_qluks_filter_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -Wl,-z,nodelete \
 	-Wl,--version-script=$(top_srcdir)/plugin/filter.syms
 nbdkit_qluks_filter_la_DEPENDENCIES = libformats.la libsectorcrypto.la libbase.la plugin/filter.syms

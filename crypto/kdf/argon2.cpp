@@ -1,177 +1,333 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Argon2 by libargon2, with its memory on huge pages: filling a gigabyte through 4 KiB pages spends a large part of
- * its time in page faults and TLB misses.
+/* Argon2i and Argon2id (RFC 9106, version 0x13), on huge pages, by the vectors of the CPU.
  *
- * The memory is not locked (it is larger than any usual RLIMIT_MEMLOCK).  libargon2 overwrites it before it calls
- * free_arena, and it is left out of core dumps.
+ *      slice        0       1       2       3
+ *      lane 0   |.......|.......|.......|.......|      a segment is a lane's part of a slice: blocks of 1 KiB, each
+ * made lane 1   |.......|.......|.......|.......|      of the one before it and one that was made earlier, anywhere
  *
- * libargon2 cannot be interrupted.  So it runs on a thread of its own, which is left to itself when the process has to
- * end in the meantime.  All that it uses is in an Argon2Run that it shares; its code has to stay mapped until the
- * process is gone, for which the filter is linked with -z nodelete.
+ * Lanes of one slice do not look at each other's blocks of that slice, so they are shared out to threads, which meet
+ * behind each slice.  Argon2id chooses its references in the first half of the first pass by counting, and from then on
+ * by what it has computed; Argon2i always by counting.
+ *
+ * The memory is not locked (it is larger than any usual RLIMIT_MEMLOCK); it is left out of core dumps, and wiped by
+ * those who filled it.
  */
-#include <argon2.h>
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
-#include <condition_variable>
+#include <array>
+#include <atomic>
+#include <barrier>
+#include <cstring>
 #include <latch>
-#include <memory>
-#include <mutex>
-#include <optional>
-#include <system_error>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "base/secure_buffer.hpp"
 #include "base/shutdown.hpp"
+#include "base/wire.hpp"
+#include "crypto/kdf/argon2_fill.hpp"
+#include "crypto/kdf/blake2b.hpp"
 #include "crypto/kdf/pbkdf.hpp"
+#include "crypto/traces.hpp"
 
 namespace qluks {
 
 namespace {
 
-/* What the derivation on this thread works in; null: nothing, or given back. */
-struct Arena {
-  void* memory = nullptr;
-  size_t bytes = 0;
-};
-thread_local Arena arena;
+constexpr uint32_t slices = 4;
+constexpr uint32_t version = 0x13;
+constexpr uint32_t lanes_max = (1U << 24) - 1;
+constexpr size_t addresses_per_block = 128;
+constexpr size_t block_bytes = sizeof(Argon2Block);
+constexpr size_t seed_bytes = Blake2b::digest_bytes_max + 2 * sizeof(le32);
 
-extern "C" int allocate_arena(uint8_t** memory, size_t bytes) {
-  void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapped == MAP_FAILED) return ARGON2_MEMORY_ALLOCATION_ERROR;
-  /* Both are advice: without them the result is the same. */
-  madvise(mapped, bytes, MADV_HUGEPAGE);
-  madvise(mapped, bytes, MADV_DONTDUMP);
-  arena = {mapped, bytes};
-  *memory = static_cast<uint8_t*>(mapped);
-  return ARGON2_OK;
-}
-
-extern "C" void free_arena(uint8_t* memory, size_t bytes) {
-  munmap(memory, bytes);
-  arena = {};
-}
-
-/* libargon2 forgets the arena when it fails later than that.  If it was for a thread that it could not start, others
- * may still be writing. */
-void free_forgotten_arena(int code) noexcept {
-  if (arena.memory != nullptr && code != ARGON2_THREAD_FAIL) munmap(arena.memory, arena.bytes);
-  arena = {};
-}
-
-/* Does the system have that many threads for us?  When it has not, the library of before 2019 does not wait for those
- * that it has started, and they go on with what is gone.  So it is made to start some only if there are some. */
-bool can_start_threads(uint32_t count) noexcept {
-  std::latch all_started(1);
-  std::vector<std::thread> threads;
-  bool enough = true;
-  try {
-    threads.reserve(count);
-    while (threads.size() < count) threads.emplace_back([&all_started] { all_started.wait(); });
-  } catch (...) {
-    enough = false;
+/* What the derivation works in: the blocks, and behind them what each thread needs for itself. */
+class Arena {
+ public:
+  explicit Arena(uint64_t blocks) : bytes_(blocks * block_bytes) {
+    void* mapped = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) return;
+    /* Both are advice: without them the result is the same. */
+    madvise(mapped, bytes_, MADV_HUGEPAGE);
+    madvise(mapped, bytes_, MADV_DONTDUMP);
+    blocks_ = static_cast<Argon2Block*>(mapped);
   }
-  all_started.count_down();
-  for (std::thread& thread : threads) thread.join();
-  return enough;
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  ~Arena() {
+    if (blocks_ != nullptr) munmap(blocks_, bytes_);
+  }
+
+  Argon2Block* blocks() const noexcept { return blocks_; }
+  void wipe_blocks(uint64_t first, uint64_t count) const noexcept {
+    wipe({reinterpret_cast<std::byte*>(blocks_ + first), static_cast<size_t>(count * block_bytes)});
+  }
+
+ private:
+  size_t bytes_;
+  Argon2Block* blocks_ = nullptr;
+};
+
+void append_le32(Blake2b& hash, uint32_t value) noexcept {
+  const le32 field = value;
+  hash.update(std::as_bytes(std::span(&field, 1)));
 }
 
-/* Threads only share out the lanes: more of them than CPUs would cost memory and give nothing. */
+/* H' of the RFC, section 3.3: a digest of any length. */
+void long_digest(std::span<const std::byte> input, std::span<std::byte> out) noexcept {
+  constexpr size_t part = Blake2b::digest_bytes_max / 2;
+  std::array<std::byte, Blake2b::digest_bytes_max> digest;
+  Blake2b first(std::min(out.size(), digest.size()));
+  append_le32(first, static_cast<uint32_t>(out.size()));
+  first.update(input);
+  if (out.size() <= digest.size()) return first.digest(out);
+  first.digest(digest);
+  for (;;) {
+    std::copy_n(digest.begin(), part, out.begin());
+    out = out.subspan(part);
+    Blake2b next(std::min(out.size(), digest.size()));
+    next.update(digest);
+    if (out.size() <= digest.size()) return next.digest(out);
+    next.digest(digest);
+  }
+}
+
+/* Which threads take part is known only when they have been started: there may be less than wanted. */
+class Team {
+ public:
+  explicit Team(uint32_t wanted) : wanted_(wanted), barrier_(wanted) {}
+
+  /* work(0) on this thread, work(1) and so on on others; returns when all have ended. */
+  template <class Work>
+  void run(const Work& work) {
+    std::vector<std::thread> others;
+    try {
+      others.reserve(wanted_ - 1);
+      while (others.size() + 1 < wanted_) {
+        others.emplace_back([this, &work, number = static_cast<uint32_t>(others.size() + 1)] {
+          begun_.wait();
+          work(number);
+        });
+      }
+    } catch (...) {
+      /* So few will have to do; this thread is always there. */
+    }
+    size_ = static_cast<uint32_t>(others.size()) + 1;
+    for (uint32_t missing = size_; missing < wanted_; ++missing) barrier_.arrive_and_drop();
+    begun_.count_down();
+    work(0);
+    for (std::thread& other : others) other.join();
+  }
+
+  uint32_t size() const noexcept { return size_; }
+  void meet() { barrier_.arrive_and_wait(); }
+  void leave() { barrier_.arrive_and_drop(); }
+
+ private:
+  uint32_t wanted_;
+  uint32_t size_ = 0;
+  std::latch begun_{1};
+  std::barrier<> barrier_;
+};
+
+/* Threads only share out the lanes: more of them than CPUs would give nothing. */
 uint32_t threads_for(uint32_t lanes) noexcept {
-  const uint32_t wanted = std::clamp(lanes, 1U, std::max(1U, std::thread::hardware_concurrency()));
-  return wanted == 1 || can_start_threads(wanted) ? wanted : 1;
+  return std::clamp(lanes, 1U, std::max(1U, std::thread::hardware_concurrency()));
 }
 
-/* One derivation, which may outlive whoever wanted it. */
-struct Argon2Run {
-  Argon2Run(Argon2Type type_, Bytes secret_, Bytes salt_, const Argon2Cost& cost_, size_t out_bytes)
-      : type(type_),
-        cost(cost_),
-        secret(SecureBuffer::copy_of(secret_)),
-        salt(salt_.begin(), salt_.end()),
-        out(out_bytes) {}
-
-  const Argon2Type type;
-  const Argon2Cost cost;
-  SecureBuffer secret;
-  std::vector<std::byte> salt;
-  SecureBuffer out;
-
-  std::mutex mutex; /* guards what follows */
-  std::condition_variable ended;
-  std::optional<int> code; /* libargon2's, when it has ended */
+/* Where a segment is. */
+struct Segment {
+  uint32_t pass, slice, lane;
 };
 
-uint8_t* octets(std::byte* bytes) noexcept { return reinterpret_cast<uint8_t*>(bytes); }
+class Derivation {
+ public:
+  Derivation(Argon2Type type, const Argon2Cost& cost, Argon2Fill g)
+      : type_(type),
+        cost_(cost),
+        g_(g),
+        team_(threads_for(cost.lanes)),
+        segment_blocks_(cost.memory_kib / (slices * cost.lanes)),
+        lane_blocks_(slices * segment_blocks_),
+        arena_(uint64_t{lane_blocks_} * cost.lanes + uint64_t{threads_for(cost.lanes)} * scratch_blocks) {}
 
-int derive(Argon2Run& run) noexcept {
-  argon2_context context{};
-  context.out = octets(run.out.data());
-  context.outlen = static_cast<uint32_t>(run.out.size());
-  context.pwd = octets(run.secret.data());
-  context.pwdlen = static_cast<uint32_t>(run.secret.size());
-  context.salt = octets(run.salt.data());
-  context.saltlen = static_cast<uint32_t>(run.salt.size());
-  context.t_cost = run.cost.time;
-  context.m_cost = run.cost.memory_kib;
-  context.lanes = run.cost.lanes;
-  context.threads = threads_for(run.cost.lanes);
-  context.version = ARGON2_VERSION_13;
-  context.allocate_cbk = allocate_arena;
-  context.free_cbk = free_arena;
-  context.flags = ARGON2_DEFAULT_FLAGS;
-  const int code = argon2_ctx(&context, run.type == Argon2Type::i ? Argon2_i : Argon2_id);
-  free_forgotten_arena(code);
-  return code;
-}
-
-void derive_and_tell(const std::shared_ptr<Argon2Run>& run) noexcept {
-  const int code = derive(*run);
-  const std::lock_guard lock(run->mutex);
-  run->code = code;
-  run->ended.notify_one();
-}
-
-/* libargon2's code; nullopt if the process has to end first. */
-std::optional<int> wait_for_end(Argon2Run& run) {
-  constexpr auto pause = std::chrono::milliseconds(100);
-  std::unique_lock lock(run.mutex);
-  while (!run.ended.wait_for(lock, pause, [&run] { return run.code.has_value(); })) {
-    if (shutting_down()) return std::nullopt;
+  Status run(Bytes secret, Bytes salt, std::span<std::byte> out) {
+    if (arena_.blocks() == nullptr) {
+      return fail(Errc::no_memory, "argon2: there are no " + std::to_string(cost_.memory_kib) + " KiB of memory");
+    }
+    begin(secret, salt, static_cast<uint32_t>(out.size()));
+    team_.run([&](uint32_t thread) { work(thread, out); });
+    if (!stop_) return ok();
+    arena_.wipe_blocks(0, uint64_t{lane_blocks_} * cost_.lanes);
+    return given_up();
   }
-  return run.code;
+
+ private:
+  /* Of a thread: what G needs, zeroes, and the input and the output of the counter. */
+  static constexpr uint64_t scratch_blocks = 4;
+
+  uint64_t first_block(uint32_t lane) const noexcept { return uint64_t{lane_blocks_} * lane; }
+  Argon2Block* lane(uint32_t number) const noexcept { return arena_.blocks() + first_block(number); }
+  Argon2Block* scratch(uint32_t thread) const noexcept {
+    return arena_.blocks() + first_block(cost_.lanes) + thread * scratch_blocks;
+  }
+  uint32_t type_number() const noexcept { return type_ == Argon2Type::i ? 1 : 2; }
+
+  void begin(Bytes secret, Bytes salt, uint32_t out_bytes) const noexcept;
+  void work(uint32_t thread, std::span<std::byte> out);
+  void fill(const Segment& segment, Argon2Block* scratch);
+  uint64_t reference_block(const Segment& segment, uint32_t index, uint64_t pseudo_random) const noexcept;
+  void finish(std::span<std::byte> out) const noexcept;
+
+  Argon2Type type_;
+  Argon2Cost cost_;
+  Argon2Fill g_;
+  Team team_;
+  uint32_t segment_blocks_;
+  uint32_t lane_blocks_;
+  Arena arena_;
+  std::atomic<bool> stop_ = false;
+};
+
+std::span<std::byte> bytes_of(Argon2Block& block) noexcept { return std::as_writable_bytes(std::span(block.words)); }
+
+/* Words are little-endian in what is hashed.  Its own inverse. */
+void to_little_endian(Argon2Block& block) noexcept {
+  for (uint64_t& word : block.words) {
+    const le64 field = word;
+    std::memcpy(&word, &field, sizeof word);
+  }
 }
 
-Status argon2_status(int code) {
-  if (code == ARGON2_OK) return ok();
-  const bool memory = code == ARGON2_MEMORY_ALLOCATION_ERROR || code == ARGON2_THREAD_FAIL;
-  return fail(memory ? Errc::no_memory : Errc::invalid_format, std::string("argon2: ") + argon2_error_message(code));
+/* Section 3.2: H_0, and from it the first two blocks of each lane. */
+void Derivation::begin(Bytes secret, Bytes salt, uint32_t out_bytes) const noexcept {
+  const KeyTraces traces;
+  std::array<std::byte, seed_bytes> seed;
+  Blake2b hash(Blake2b::digest_bytes_max);
+  for (const uint32_t value : {cost_.lanes, out_bytes, cost_.memory_kib, cost_.time, version, type_number()}) {
+    append_le32(hash, value);
+  }
+  for (const Bytes input : {secret, salt}) {
+    append_le32(hash, static_cast<uint32_t>(input.size()));
+    hash.update(input);
+  }
+  append_le32(hash, 0); /* a secret key and associated data, which LUKS2 has not */
+  append_le32(hash, 0);
+  hash.digest(std::span(seed).first(Blake2b::digest_bytes_max));
+  for (uint32_t l = 0; l < cost_.lanes; ++l) {
+    for (uint32_t i = 0; i < 2; ++i) {
+      const le32 numbers[] = {i, l};
+      std::memcpy(&seed[Blake2b::digest_bytes_max], numbers, sizeof numbers);
+      Argon2Block& block = lane(l)[i];
+      long_digest(seed, bytes_of(block));
+      to_little_endian(block);
+    }
+  }
+  wipe(seed);
+  wipe(std::as_writable_bytes(std::span(&hash, 1)));
+}
+
+/* All lanes of a slice, then all threads meet.  The one that finds that the process has to end does not wait for
+ * others, who find it too. */
+void Derivation::work(uint32_t thread, std::span<std::byte> out) {
+  const KeyTraces traces;
+  for (uint32_t pass = 0; pass < cost_.time; ++pass) {
+    for (uint32_t slice = 0; slice < slices; ++slice) {
+      for (uint32_t l = thread; l < cost_.lanes && !stop_; l += team_.size()) fill({pass, slice, l}, scratch(thread));
+      if (stop_) return team_.leave();
+      team_.meet();
+    }
+  }
+  if (thread == 0) finish(out);
+  team_.meet();
+  for (uint32_t l = thread; l < cost_.lanes; l += team_.size()) arena_.wipe_blocks(first_block(l), lane_blocks_);
+  arena_.wipe_blocks(first_block(cost_.lanes) + thread * scratch_blocks, scratch_blocks);
+}
+
+/* Section 3.4 */
+void Derivation::fill(const Segment& segment, Argon2Block* scratch) {
+  constexpr uint32_t blocks_between_questions = 1024;
+  const bool counts = type_ == Argon2Type::i || (segment.pass == 0 && segment.slice < slices / 2);
+  Argon2Block& zeroes = scratch[1];
+  Argon2Block& counter = scratch[2];
+  Argon2Block& addresses = scratch[3];
+  zeroes = {};
+  counter = {
+      {segment.pass, segment.lane, segment.slice, uint64_t{lane_blocks_} * cost_.lanes, cost_.time, type_number(), 0}};
+  Argon2Block* const own = lane(segment.lane);
+  const uint32_t begin = segment.pass == 0 && segment.slice == 0 ? 2 : 0; /* these are there */
+  for (uint32_t index = begin; index < segment_blocks_; ++index) {
+    if (index % blocks_between_questions == 0 && shutting_down()) {
+      stop_ = true;
+      return;
+    }
+    if (counts && (index % addresses_per_block == 0 || index == begin)) {
+      ++counter.words[6];
+      g_(zeroes, counter, addresses, false, scratch[0]);
+      g_(zeroes, addresses, addresses, false, scratch[0]);
+    }
+    const uint32_t at = segment.slice * segment_blocks_ + index;
+    const Argon2Block& previous = own[at == 0 ? lane_blocks_ - 1 : at - 1];
+    const uint64_t pseudo_random = counts ? addresses.words[index % addresses_per_block] : previous.words[0];
+    const Argon2Block& reference = arena_.blocks()[reference_block(segment, index, pseudo_random)];
+    g_(previous, reference, own[at], segment.pass != 0, scratch[0]);
+  }
+}
+
+/* Section 3.4.2: one of the blocks that are there already, recent ones with a higher probability. */
+uint64_t Derivation::reference_block(const Segment& segment, uint32_t index, uint64_t pseudo_random) const noexcept {
+  const bool is_first_slice = segment.pass == 0 && segment.slice == 0;
+  const uint32_t lane = is_first_slice ? segment.lane : static_cast<uint32_t>((pseudo_random >> 32) % cost_.lanes);
+  const uint32_t before = segment.pass == 0 ? segment.slice * segment_blocks_ : lane_blocks_ - segment_blocks_;
+  const uint32_t in_segment = lane == segment.lane ? index : 0;
+  const uint32_t without_previous = lane == segment.lane || index == 0 ? 1 : 0;
+  const uint64_t area = before + in_segment - without_previous;
+  const uint64_t x = static_cast<uint32_t>(pseudo_random);
+  const uint64_t position = area - 1 - ((area * ((x * x) >> 32)) >> 32);
+  const uint32_t start = segment.pass == 0 ? 0 : (segment.slice + 1) % slices * segment_blocks_;
+  return first_block(lane) + (start + position) % lane_blocks_;
+}
+
+/* Section 3.2, steps 7 and 8 */
+void Derivation::finish(std::span<std::byte> out) const noexcept {
+  const KeyTraces traces;
+  Argon2Block& sum = *scratch(0);
+  sum = {};
+  for (uint32_t l = 0; l < cost_.lanes; ++l) {
+    const Argon2Block& last = lane(l)[lane_blocks_ - 1];
+    for (size_t i = 0; i < std::size(sum.words); ++i) sum.words[i] ^= last.words[i];
+  }
+  to_little_endian(sum);
+  long_digest(bytes_of(sum), out);
+}
+
+Status check(Bytes secret, Bytes salt, const Argon2Cost& cost, std::span<std::byte> out) {
+  constexpr size_t length_max = UINT32_MAX;
+  constexpr size_t out_bytes_min = 4;
+  const auto refuse = [](const std::string& why) { return fail(Errc::invalid_format, "argon2: " + why); };
+  if (std::max({secret.size(), salt.size(), out.size()}) > length_max)
+    return refuse("an input is longer than 2^32-1 bytes");
+  if (out.size() < out_bytes_min) return refuse("a key of " + std::to_string(out.size()) + " bytes, less than 4");
+  if (cost.time == 0) return refuse("no pass");
+  if (cost.lanes == 0 || cost.lanes > lanes_max) return refuse(std::to_string(cost.lanes) + " lanes, not 1 to 2^24-1");
+  if (cost.memory_kib / cost.lanes < 2 * slices) {
+    return refuse(std::to_string(cost.memory_kib) + " KiB, less than 8 for each lane");
+  }
+  return ok();
 }
 
 } // namespace
 
+Status argon2(const CpuFeatures& cpu, Argon2Type type, Bytes secret, Bytes salt, const Argon2Cost& cost,
+              std::span<std::byte> out) {
+  if (Status s = check(secret, salt, cost, out); !s) return s;
+  return Derivation(type, cost, argon2_fill_for(cpu)).run(secret, salt, out);
+}
+
 Status argon2(Argon2Type type, Bytes secret, Bytes salt, const Argon2Cost& cost, std::span<std::byte> out) {
-  constexpr size_t length_max = UINT32_MAX;
-  if (std::max({secret.size(), salt.size(), out.size()}) > length_max) {
-    return fail(Errc::invalid_format, "argon2: an input is longer than 2^32-1 bytes");
-  }
-  const auto run = std::make_shared<Argon2Run>(type, secret, salt, cost, out.size());
-  std::thread thread;
-  try {
-    thread = std::thread(derive_and_tell, run);
-  } catch (const std::system_error&) {
-    return argon2_status(ARGON2_THREAD_FAIL);
-  }
-  const std::optional<int> code = wait_for_end(*run);
-  if (!code) {
-    thread.detach();
-    return given_up();
-  }
-  thread.join();
-  std::copy_n(run->out.data(), out.size(), out.data());
-  return argon2_status(*code);
+  return argon2(this_cpu(), type, secret, salt, cost, out);
 }
 
 } // namespace qluks

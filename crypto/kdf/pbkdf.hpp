@@ -27,12 +27,17 @@ enum class Argon2Type : uint8_t { i, id };
 struct Argon2Cost {
   uint32_t time = 0;       /* passes */
   uint32_t memory_kib = 0; /* KiB in all */
-  uint32_t lanes = 0;      /* "cpus" in LUKS2; one thread each */
+  uint32_t lanes = 0;      /* "cpus" in LUKS2; as many threads as that, or as CPUs */
 };
 
-/* Argon2 without secret and associated data, as LUKS2 uses it.  Fails on costs outside of RFC 9106 (time >= 1,
- * lanes 1…2^24-1, memory >= 8 KiB a lane), on lack of memory or threads, and gives up when the process has to end. */
+/* Argon2 without secret key and associated data, as LUKS2 uses it.  Fails on costs outside of RFC 9106 (time >= 1,
+ * lanes 1…2^24-1, memory >= 8 KiB a lane, at least 4 bytes of key), on lack of memory, and gives up when the process
+ * has to end. */
 Status argon2(Argon2Type type, Bytes secret, Bytes salt, const Argon2Cost& cost, std::span<std::byte> out);
+
+/* The same with no more instructions than those of `cpu`: for tests and benchmarks. */
+Status argon2(const CpuFeatures& cpu, Argon2Type type, Bytes secret, Bytes salt, const Argon2Cost& cost,
+              std::span<std::byte> out);
 
 } // namespace qluks
 

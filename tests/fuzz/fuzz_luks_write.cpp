@@ -20,16 +20,12 @@ void run_target(std::span<const std::byte> input) {
 
   uint64_t payload = UINT64_MAX;
   const auto open = [&]() -> std::unique_ptr<Format> {
+    if (const auto header = read_luks_header(device, HeaderPlace::attached)) payload = header->payload_offset;
     auto format = open_luks(device, keyring(script->keyring), {.discard = (script->options & 1) != 0});
-    if (!succeeded(format)) return nullptr;
-    payload = device.size() - (*format)->stack_on(device)->size();
-    return std::move(*format);
+    return succeeded(format) ? std::move(*format) : nullptr;
   };
-  /* A cut sector at the end is dropped, so the payload may begin a little lower than this says. */
-  constexpr uint64_t sector_bytes_max = 4096;
-  device.set_guard([&](std::span<const std::byte>, uint64_t offset) {
-    check(offset + sector_bytes_max > payload, "the header is not written");
-  });
+  device.set_guard(
+      [&](std::span<const std::byte>, uint64_t offset) { check(offset >= payload, "the header is not written"); });
   device.fail_at(writing->fail_at, (writing->storage & storage_fails_for_ever) != 0);
   WrittenDisk disk(device, open, true, marker_of(*script, *writing));
   if (!disk.run(*writing)) return;

@@ -159,15 +159,9 @@ int mlock(const void* address, size_t length) {
   return fails() ? -1 : static_cast<int>(syscall(SYS_mlock, address, length));
 }
 
-/* libargon2 of 2017 does not survive it, which argon2.cpp keeps from happening by asking before. */
-static bool is_from_libargon2(void* caller) {
-  Dl_info info;
-  return dladdr(caller, &info) != 0 && strstr(info.dli_fname, "libargon2") != nullptr;
-}
-
 int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*), void* argument) {
   static const auto real = reinterpret_cast<decltype(&pthread_create)>(dlsym(RTLD_NEXT, "pthread_create"));
-  if (!is_from_libargon2(__builtin_return_address(0)) && fails()) return EAGAIN;
+  if (fails()) return EAGAIN;
   return real(thread, attributes, start, argument);
 }
 }
