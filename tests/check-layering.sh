@@ -29,7 +29,7 @@ for folder in base crypto formats info; do
     forbid $folder 'nbdkit-'              'nbdkit is known to plugin/ only'
 done
 for folder in base formats info plugin; do
-    forbid $folder 'nettle/|argon2|gcrypt' 'nettle, Argon2 and libgcrypt are known to crypto/ only'
+    forbid $folder 'nettle/|gcrypt' 'nettle and libgcrypt are known to crypto/ only'
 done
 for folder in base formats info plugin crypto; do
     forbid $folder '(immintrin|wmmintrin|x86intrin|cpuid)\.h' 'intrinsics are for the kernels only' \

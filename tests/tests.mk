@@ -212,7 +212,11 @@ e2e_tests = \
 TESTS += $(e2e_tests)
 
 # What the documents show, run as it stands there.
-recipe_tests = tests/recipes/documented_test.py tests/recipes/recipes_test.py
+recipe_tests = \
+	tests/recipes/comparison_test.py \
+	tests/recipes/documented_test.py \
+	tests/recipes/recipes_test.py \
+	$(END)
 TESTS += $(recipe_tests)
 EXTRA_DIST += \
 	$(e2e_tests) \
