@@ -2,8 +2,8 @@
 /* Argon2i and Argon2id (RFC 9106, version 0x13), on huge pages, by the vectors of the CPU.
  *
  *      slice        0       1       2       3
- *      lane 0   |.......|.......|.......|.......|      a segment is a lane's part of a slice: blocks of 1 KiB, each
- * made lane 1   |.......|.......|.......|.......|      of the one before it and one that was made earlier, anywhere
+ *      lane 0   |.......|.......|.......|.......|      a segment is a lane's part of a slice: blocks of 1 KiB,
+ *      lane 1   |.......|.......|.......|.......|      each made of the one before it and of an earlier one
  *
  * Lanes of one slice do not look at each other's blocks of that slice, so they are shared out to threads, which meet
  * behind each slice.  Argon2id chooses its references in the first half of the first pass by counting, and from then on
@@ -61,6 +61,7 @@ class Arena {
   }
 
   Argon2Block* blocks() const noexcept { return blocks_; }
+  void wipe_all() const noexcept { wipe_blocks(0, bytes_ / block_bytes); }
   void wipe_blocks(uint64_t first, uint64_t count) const noexcept {
     wipe({reinterpret_cast<std::byte*>(blocks_ + first), static_cast<size_t>(count * block_bytes)});
   }
@@ -121,6 +122,7 @@ class Team {
     for (std::thread& other : others) other.join();
   }
 
+  uint32_t wanted() const noexcept { return wanted_; }
   uint32_t size() const noexcept { return size_; }
   void meet() { barrier_.arrive_and_wait(); }
   void leave() { barrier_.arrive_and_drop(); }
@@ -151,7 +153,7 @@ class Derivation {
         team_(threads_for(cost.lanes)),
         segment_blocks_(cost.memory_kib / (slices * cost.lanes)),
         lane_blocks_(slices * segment_blocks_),
-        arena_(uint64_t{lane_blocks_} * cost.lanes + uint64_t{threads_for(cost.lanes)} * scratch_blocks) {}
+        arena_(uint64_t{lane_blocks_} * cost.lanes + uint64_t{team_.wanted()} * scratch_blocks) {}
 
   Status run(Bytes secret, Bytes salt, std::span<std::byte> out) {
     if (arena_.blocks() == nullptr) {
@@ -160,7 +162,7 @@ class Derivation {
     begin(secret, salt, static_cast<uint32_t>(out.size()));
     team_.run([&](uint32_t thread) { work(thread, out); });
     if (!stop_) return ok();
-    arena_.wipe_blocks(0, uint64_t{lane_blocks_} * cost_.lanes);
+    arena_.wipe_all();
     return given_up();
   }
 

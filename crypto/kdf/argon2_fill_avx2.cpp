@@ -31,38 +31,38 @@ QLUKS_STEP __m256i add_with_product(__m256i x, __m256i y) noexcept {
   return _mm256_add_epi64(_mm256_add_epi64(x, y), _mm256_add_epi64(product, product));
 }
 
-QLUKS_STEP __m256i rotate_32(__m256i x) noexcept { return _mm256_shuffle_epi32(x, _MM_SHUFFLE(2, 3, 0, 1)); }
-QLUKS_STEP __m256i rotate_24(__m256i x) noexcept {
-  const __m256i bytes = _mm256_setr_epi8(3, 4, 5, 6, 7, 0, 1, 2, 11, 12, 13, 14, 15, 8, 9, 10, 3, 4, 5, 6, 7, 0, 1, 2,
-                                         11, 12, 13, 14, 15, 8, 9, 10);
-  return _mm256_shuffle_epi8(x, bytes);
+/* To the right. */
+template <int bits>
+QLUKS_STEP __m256i rotate(__m256i x) noexcept {
+  if constexpr (bits == 32) return _mm256_shuffle_epi32(x, _MM_SHUFFLE(2, 3, 0, 1));
+  if constexpr (bits == 24) {
+    const __m256i bytes = _mm256_setr_epi8(3, 4, 5, 6, 7, 0, 1, 2, 11, 12, 13, 14, 15, 8, 9, 10, 3, 4, 5, 6, 7, 0, 1, 2,
+                                           11, 12, 13, 14, 15, 8, 9, 10);
+    return _mm256_shuffle_epi8(x, bytes);
+  }
+  if constexpr (bits == 16) {
+    const __m256i bytes = _mm256_setr_epi8(2, 3, 4, 5, 6, 7, 0, 1, 10, 11, 12, 13, 14, 15, 8, 9, 2, 3, 4, 5, 6, 7, 0, 1,
+                                           10, 11, 12, 13, 14, 15, 8, 9);
+    return _mm256_shuffle_epi8(x, bytes);
+  }
+  if constexpr (bits == 63) return _mm256_xor_si256(_mm256_srli_epi64(x, 63), _mm256_add_epi64(x, x));
 }
-QLUKS_STEP __m256i rotate_16(__m256i x) noexcept {
-  const __m256i bytes = _mm256_setr_epi8(2, 3, 4, 5, 6, 7, 0, 1, 10, 11, 12, 13, 14, 15, 8, 9, 2, 3, 4, 5, 6, 7, 0, 1,
-                                         10, 11, 12, 13, 14, 15, 8, 9);
-  return _mm256_shuffle_epi8(x, bytes);
-}
-QLUKS_STEP __m256i rotate_63(__m256i x) noexcept {
-  return _mm256_xor_si256(_mm256_srli_epi64(x, 63), _mm256_add_epi64(x, x));
+
+template <int d_bits, int b_bits>
+QLUKS_STEP void mix_half(Quarters& x, Quarters& y) noexcept {
+  x.a = add_with_product(x.a, x.b);
+  y.a = add_with_product(y.a, y.b);
+  x.d = rotate<d_bits>(_mm256_xor_si256(x.d, x.a));
+  y.d = rotate<d_bits>(_mm256_xor_si256(y.d, y.a));
+  x.c = add_with_product(x.c, x.d);
+  y.c = add_with_product(y.c, y.d);
+  x.b = rotate<b_bits>(_mm256_xor_si256(x.b, x.c));
+  y.b = rotate<b_bits>(_mm256_xor_si256(y.b, y.c));
 }
 
 QLUKS_STEP void mix(Quarters& x, Quarters& y) noexcept {
-  x.a = add_with_product(x.a, x.b);
-  y.a = add_with_product(y.a, y.b);
-  x.d = rotate_32(_mm256_xor_si256(x.d, x.a));
-  y.d = rotate_32(_mm256_xor_si256(y.d, y.a));
-  x.c = add_with_product(x.c, x.d);
-  y.c = add_with_product(y.c, y.d);
-  x.b = rotate_24(_mm256_xor_si256(x.b, x.c));
-  y.b = rotate_24(_mm256_xor_si256(y.b, y.c));
-  x.a = add_with_product(x.a, x.b);
-  y.a = add_with_product(y.a, y.b);
-  x.d = rotate_16(_mm256_xor_si256(x.d, x.a));
-  y.d = rotate_16(_mm256_xor_si256(y.d, y.a));
-  x.c = add_with_product(x.c, x.d);
-  y.c = add_with_product(y.c, y.d);
-  x.b = rotate_63(_mm256_xor_si256(x.b, x.c));
-  y.b = rotate_63(_mm256_xor_si256(y.b, y.c));
+  mix_half<32, 24>(x, y);
+  mix_half<16, 63>(x, y);
 }
 
 /* Columns become diagonals, and back. */

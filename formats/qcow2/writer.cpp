@@ -40,8 +40,7 @@ Qcow2Writer::Qcow2Writer(const Qcow2Header& header, Qcow2Map& map, Qcow2Refcount
       cluster_bits_(header.cluster_bits),
       tables_bytes_max_(tables_bytes_max),
       checked_(new std::atomic<uint32_t>[map.l1_entries()] {}),
-      refcounts_(std::move(refcounts)),
-      prepared_(false) {}
+      refcounts_(std::move(refcounts)) {}
 
 tl::unexpected<Error> Qcow2Writer::give_up(const std::string& why) {
   if (!ended_.exchange(true)) {

@@ -184,7 +184,7 @@ class Qcow2Writer {
   uint64_t flushes_asked_ = 0;
   uint64_t flushes_done_ = 0;
 
-  std::atomic<bool> prepared_;
+  std::atomic<bool> prepared_ = false;
   std::atomic<bool> ended_{false};
   std::atomic<bool> stable_{true};
   std::atomic<bool> too_much_{false};

@@ -120,7 +120,7 @@ fuzz_seeds_LDADD = $(fuzz_libs) $(ZLIB_LIBS) $(ZSTD_LIBS)
 
 TESTS += tests/fuzz/replay_test.sh
 EXTRA_DIST += \
-	$(fuzz_targets:%=tests/fuzz/%.dict) \
+	$(patsubst %,tests/fuzz/%.dict,$(filter-out %_write,$(fuzz_targets))) \
 	tests/fuzz/coverage.sh \
 	tests/fuzz/replay_test.sh \
 	tests/fuzz/run.sh \

@@ -84,6 +84,11 @@ inline uint64_t size_in_script(const ScriptOnDisk& script, size_t file) {
   return uint64_t{script.sectors[file]} * sector_bytes;
 }
 
+inline uint64_t cache_bytes_in_script(const ScriptOnDisk& script) {
+  constexpr uint64_t sizes[] = {1, 1 << 16, 16 << 20};
+  return sizes[script.cache % std::size(sizes)];
+}
+
 /* The pieces of one file. */
 inline SparseDevice gather_file(const ScriptOnDisk& script, std::span<const std::byte> input, size_t file) {
   SparseDevice device(size_in_script(script, file));

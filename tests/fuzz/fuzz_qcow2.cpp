@@ -21,8 +21,6 @@ constexpr uint8_t with_backing = 4;
 constexpr uint8_t backing_is_qcow2 = 8;
 constexpr uint8_t look_for_luks = 16;
 
-constexpr uint64_t cache_sizes[] = {1, 1 << 16, 16 << 20};
-
 /* The disk of a backing file, with what it stands on. */
 struct Backing {
   std::unique_ptr<Qcow2Format> format;
@@ -41,7 +39,7 @@ std::shared_ptr<BlockDevice> open_backing(const std::shared_ptr<BlockDevice>& fi
 
 Qcow2Options options_of(const ScriptOnDisk& script, const std::shared_ptr<BlockDevice>& other_file) {
   const auto name = std::string(script.snapshot.data(), script.snapshot.size());
-  return {.cache_bytes = cache_sizes[script.cache % std::size(cache_sizes)],
+  return {.cache_bytes = cache_bytes_in_script(script),
           .snapshot = name.substr(0, name.find('\0')),
           .data_file = (script.options & with_data_file) != 0 ? other_file : nullptr,
           .backing = (script.options & with_backing) != 0 ? open_backing(other_file, script) : nullptr,

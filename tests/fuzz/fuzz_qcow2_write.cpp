@@ -20,8 +20,6 @@ const size_t script_bytes = sizeof(ScriptOnDisk) + sizeof(WritingOnDisk);
 
 namespace {
 
-constexpr uint64_t cache_sizes[] = {1, 1 << 16, 16 << 20};
-
 /* The largest container that is checked as a whole. */
 constexpr uint64_t checked_bytes_max = 2 << 20;
 /* The largest that is written: more costs time, and tells no more. */
@@ -97,11 +95,11 @@ void run_target(std::span<const std::byte> input) {
   if (origin.size() < sizeof(Qcow2HeaderOnDisk) || origin.size() > written_bytes_max) return;
   const auto backing = std::make_shared<SparseDevice>(gather_file(*script, input, 1));
   const bool has_backing = backing->size() != 0;
-  OverlayDevice container(origin, (writing->storage & storage_has_fua) != 0);
+  OverlayDevice container(origin, *writing);
   const auto open = [&]() -> std::unique_ptr<Format> {
-    auto format = open_qcow2(container, keyring(script->keyring),
-                             {.cache_bytes = cache_sizes[script->cache % std::size(cache_sizes)],
-                              .backing = has_backing ? backing : nullptr});
+    auto format =
+        open_qcow2(container, keyring(script->keyring),
+                   {.cache_bytes = cache_bytes_in_script(*script), .backing = has_backing ? backing : nullptr});
     return succeeded(format) ? std::move(*format) : nullptr;
   };
 
@@ -112,13 +110,8 @@ void run_target(std::span<const std::byte> input) {
     if (!metadata) metadata = std::make_unique<Metadata>(container); /* the first change, so it could be opened */
     check(!metadata->touches(offset, bytes.size()) || !holds(bytes, marker), "guest data is not written over metadata");
   });
-  container.fail_at(writing->fail_at, (writing->storage & storage_fails_for_ever) != 0);
   WrittenDisk disk(container, open, clean, marker);
   if (!disk.run(*writing)) return;
-  check(disk.writable() || container.changes() == 0, "an image that is served read-only is not changed");
-
-  container.fail_at(0, false);
-  if ((writing->storage & storage_loses_power) != 0) container.cut_power(writing->lost);
   check(!clean || is_clean(container), "an image without errors is left without errors");
   disk.check_stable();
 }

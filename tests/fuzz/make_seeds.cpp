@@ -107,12 +107,16 @@ void drop_key_material(StoredImage& image) {
   }
 }
 
+void append_files(Content& seed, const std::vector<Content>& files) {
+  append_pieces(seed, files[0], 0);
+  if (files.size() > 1) append_pieces(seed, files[1], second_file_flag);
+}
+
 void write_qcow2(const std::string& name, ScriptOnDisk script, const std::vector<Content>& files) {
   script.sectors[0] = sectors_of(files[0]);
   Content seed;
   append_struct(seed, script);
-  append_pieces(seed, files[0], 0);
-  if (files.size() > 1) append_pieces(seed, files[1], second_file_flag);
+  append_files(seed, files);
   write("fuzz_qcow2", name, seed);
 }
 
@@ -187,24 +191,25 @@ void write_extensions() {
   write_qcow2("long_backing_format", script_with(0), {image.bytes()});
 }
 
-/* A disk of that size, of which the L1 table covers 2 MiB. */
-void write_snapshot(const std::string& name, uint64_t disk_size) {
-  Qcow2Image image = small_qcow2();
+/* A snapshot with ID 7. */
+void add_snapshot(Qcow2Image& image, uint64_t l1_offset, uint64_t disk_size) {
   const uint64_t table = image.add_cluster(0);
-  const Qcow2SnapshotOnDisk disk{.l1_table_offset = image.l1_offset(),
-                                 .l1_size = 1,
-                                 .id_size = 1,
-                                 .name_size = 0,
-                                 .date_seconds = 0,
-                                 .date_nanoseconds = 0,
-                                 .vm_clock_nanoseconds = 0,
-                                 .vm_state_size = 0,
-                                 .extra_data_size = 16};
+  Qcow2SnapshotOnDisk disk{};
+  disk.l1_table_offset = l1_offset;
+  disk.l1_size = 1;
+  disk.id_size = 1;
+  disk.extra_data_size = 16;
   put(image.bytes(), table, std::as_bytes(std::span(&disk, 1)));
   image.put_u64(table + sizeof disk + 8, disk_size);
   put(image.bytes(), table + sizeof disk + 16, text_of("7"));
   image.header().nb_snapshots = 1;
   image.header().snapshots_offset = table;
+}
+
+/* A disk of that size, of which the L1 table covers 2 MiB. */
+void write_snapshot(const std::string& name, uint64_t disk_size) {
+  Qcow2Image image = small_qcow2();
+  add_snapshot(image, image.l1_offset(), disk_size);
   ScriptOnDisk script = script_with(0);
   script.snapshot[0] = '7';
   script.requests[3].offset = 2 << 20;
@@ -234,8 +239,7 @@ void write_for_writing(const std::string& name, ScriptOnDisk script, const Writi
   Content seed;
   append_struct(seed, script);
   append_struct(seed, writing);
-  append_pieces(seed, files[0], 0);
-  if (files.size() > 1) append_pieces(seed, files[1], second_file_flag);
+  append_files(seed, files);
   constexpr size_t seed_bytes_max = 68 << 10; /* what run.sh lets libFuzzer take */
   if (seed.size() > seed_bytes_max) return;
   write("fuzz_qcow2_write", name, seed);
@@ -265,6 +269,13 @@ void write_extended_l2() {
   write_writable("extended_l2", image);
 }
 
+/* In an image of which all clusters have been counted, in 16 bits each. */
+void count_twice(Content& image, uint64_t cluster) {
+  const uint64_t block = image.size() - (uint64_t{1} << load_on_disk<Qcow2HeaderOnDisk>(image).cluster_bits);
+  const be16 two = 2;
+  put(image, block + sizeof two * cluster, std::as_bytes(std::span(&two, 1)));
+}
+
 /* Two streams in one host cluster. */
 void write_compressed_for_writing() {
   Qcow2Image image = small_qcow2();
@@ -276,32 +287,20 @@ void write_compressed_for_writing() {
     image.set_l2(6 + n, Qcow2Image::compressed_flag | (sectors - 1) << (62 - 4) | (at + n * 2048));
   }
   Content bytes = writable(image.bytes());
-  const be16 two = 2;
-  std::memcpy(&bytes[bytes.size() - image.cluster_size() + 2 * (at / image.cluster_size())], &two, sizeof two);
+  count_twice(bytes, at / image.cluster_size());
   write_for_writing("compressed", script_with(0), writing_with(), {bytes});
 }
 
-/* Everything is shared with the one snapshot. */
+/* Everything is shared with the one snapshot: the L2 table and three clusters of data. */
 void write_shared() {
   Qcow2Image image = small_qcow2();
-  const uint64_t table = image.add_cluster(0);
   const uint64_t l1 = image.add_cluster(0);
   image.put_u64(l1, load_on_disk<be64>(std::span(image.bytes()).subspan(image.l1_offset())));
-  Qcow2SnapshotOnDisk disk{};
-  disk.l1_table_offset = l1;
-  disk.l1_size = 1;
-  disk.id_size = 1;
-  disk.extra_data_size = 16;
-  put(image.bytes(), table, std::as_bytes(std::span(&disk, 1)));
-  image.put_u64(table + sizeof disk + 8, 40 << 10);
-  put(image.bytes(), table + sizeof disk + 16, text_of("7"));
-  image.header().nb_snapshots = 1;
-  image.header().snapshots_offset = table;
-  Qcow2Image::count_clusters(image.bytes());
-  const uint64_t block = image.bytes().size() - image.cluster_size();
-  const be16 two = 2;
-  for (uint64_t shared = 3; shared < 7; ++shared) std::memcpy(&image.bytes()[block + 2 * shared], &two, sizeof two);
-  write_for_writing("shared", script_with(0), writing_with(), {image.bytes()});
+  add_snapshot(image, l1, 40 << 10);
+  Content bytes = image.bytes();
+  Qcow2Image::count_clusters(bytes);
+  for (uint64_t shared = 3; shared < 7; ++shared) count_twice(bytes, shared);
+  write_for_writing("shared", script_with(0), writing_with(), {bytes});
 }
 
 void write_all_for_writing(const std::vector<StoredImage>& images) {

@@ -16,18 +16,24 @@
 #include <functional>
 #include <unordered_map>
 
+#include "tests/fuzz/fuzz_case.hpp"
 #include "tests/fuzz/sparse_device.hpp"
 
 namespace qluks::fuzz {
 
 class OverlayDevice final : public BlockDevice {
  public:
-  explicit OverlayDevice(SparseDevice& origin, bool fua) : origin_(origin), fua_(fua) {}
+  /* Fails as it says there: the n-th request that changes something. */
+  OverlayDevice(SparseDevice& origin, const WritingOnDisk& writing)
+      : origin_(origin),
+        fua_((writing.storage & storage_has_fua) != 0),
+        for_ever_((writing.storage & storage_fails_for_ever) != 0),
+        countdown_(writing.fail_at) {}
 
-  /* The n-th request from now on that changes something fails; 0: none. */
-  void fail_at(unsigned n, bool and_ever_after) {
-    countdown_ = n;
-    for_ever_ = and_ever_after;
+  /* From now on nothing fails any more; what it lost is lost. */
+  void come_back(const WritingOnDisk& writing) {
+    countdown_ = 0;
+    if ((writing.storage & storage_loses_power) != 0) cut_power(writing.lost);
   }
 
   /* Looks at each write before it is made. */
@@ -35,16 +41,6 @@ class OverlayDevice final : public BlockDevice {
   void set_guard(Guard guard) { guard_ = std::move(guard); }
 
   uint64_t changes() const noexcept { return changes_; }
-
-  /* Of what is pending, the i-th is lost if bit i % 32 says so. */
-  void cut_power(uint32_t lost) {
-    now_ = stable_;
-    for (size_t i = 0; i < pending_.size(); ++i) {
-      if (pending_[i].fua || (lost >> (i % 32) & 1) == 0) apply(now_, pending_[i]);
-    }
-    stable_ = now_;
-    pending_.clear();
-  }
 
   uint64_t size() const noexcept override { return origin_.size(); }
   Limits limits() const noexcept override { return {}; }
@@ -102,6 +98,16 @@ class OverlayDevice final : public BlockDevice {
     bool fua;
   };
 
+  /* Of what is pending, the i-th is lost if bit i % 32 says so. */
+  void cut_power(uint32_t lost) {
+    now_ = stable_;
+    for (size_t i = 0; i < pending_.size(); ++i) {
+      if (pending_[i].fua || (lost >> (i % 32) & 1) == 0) apply(now_, pending_[i]);
+    }
+    stable_ = now_;
+    pending_.clear();
+  }
+
   Status change(Pending pending) {
     check(fua_ || !pending.fua, "FUA is asked for only where there is FUA");
     ++changes_;
@@ -113,13 +119,12 @@ class OverlayDevice final : public BlockDevice {
 
   bool fails() {
     if (countdown_ == 0) return false;
-    if (countdown_ > 1)
+    if (countdown_ > 1) {
       --countdown_;
-    else if (!for_ever_)
-      countdown_ = 0;
-    else
-      return true;
-    return countdown_ == 0;
+      return false;
+    }
+    if (!for_ever_) countdown_ = 0;
+    return true;
   }
 
   void apply(Pages& pages, const Pending& p) {
@@ -150,8 +155,8 @@ class OverlayDevice final : public BlockDevice {
 
   SparseDevice& origin_;
   bool fua_;
-  unsigned countdown_ = 0;
-  bool for_ever_ = false;
+  bool for_ever_;
+  unsigned countdown_; /* to the request that fails, which is 1; 0: none does */
   uint64_t changes_ = 0;
   Guard guard_;
   Pages stable_, now_;

@@ -14,8 +14,9 @@ fuzz() {
     local inputs=("corpus/$1" "seeds/$1")
     [ ! -d "$here/regressions/$1" ] || inputs+=("$here/regressions/$1")
     mkdir -p "corpus/$1"
+    cat "$here/${1%_write}"*.dict >"seeds/$1.dict" # what a format is made of, whether it is read or written
     "./$1" -max_total_time="$seconds" -rss_limit_mb=256 -malloc_limit_mb=64 -timeout=2 -max_len=69632 \
-        -print_final_stats=1 -dict="$here/$1.dict" -artifact_prefix="findings/$1-" "${inputs[@]}" >"logs/$1" 2>&1
+        -print_final_stats=1 -dict="seeds/$1.dict" -artifact_prefix="findings/$1-" "${inputs[@]}" >"logs/$1" 2>&1
 }
 
 # The executions, and what was found if anything was.

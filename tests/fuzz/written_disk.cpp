@@ -16,7 +16,8 @@ struct LengthLimits {
   uint32_t write, zero;
 };
 constexpr LengthLimits usual = {(32 << 10) + 1, 1 << 20};
-constexpr LengthLimits large = {(1 << 20) + 1, 64 << 20};
+/* Zeroes of a LUKS volume are written, and storage keeps what is pending. */
+constexpr LengthLimits large = {(1 << 20) + 1, 4 << 20};
 
 /* Of a long range of zeroes so many bytes are compared, at both ends. */
 constexpr uint64_t zeroes_known = 16 << 10;
@@ -57,6 +58,8 @@ bool WrittenDisk::run(const WritingOnDisk& writing) {
   if (format_) flush(*connections_[0]);
   if (format_) check_known(*connections_[1], known_, "what was acknowledged reads as it was written");
   close();
+  check(writable_ || below_.changes() == 0, "what is served read-only is not changed");
+  below_.come_back(writing);
   return true;
 }
 
@@ -139,8 +142,7 @@ bool WrittenDisk::know_edges(BlockDevice& disk, uint64_t offset, uint64_t length
     const uint64_t s = at / sector_bytes;
     if (known_.count(s) != 0) continue;
     Sector sector{};
-    const auto size = static_cast<size_t>(std::min<uint64_t>(sector_bytes, disk.size() - s * sector_bytes));
-    if (!succeeded(disk.read(std::span(sector).first(size), s * sector_bytes))) return false;
+    if (!read_sector(disk, s, sector)) return false;
     known_[s] = sector;
   }
   return true;
@@ -154,7 +156,7 @@ void WrittenDisk::forget(uint64_t offset, uint64_t length) {
   }
 }
 
-/* Acknowledged: known from now on, and stable no more.  Where bytes may have two places, only the last write counts. */
+/* Acknowledged: known from now on, and stable no more.  Where two sectors may be one, nothing is known. */
 void WrittenDisk::enter(std::span<const std::byte> bytes, uint64_t offset) {
   if (!exact_) {
     known_.clear();
@@ -170,12 +172,18 @@ void WrittenDisk::enter(std::span<const std::byte> bytes, uint64_t offset) {
   }
 }
 
+/* The last one may be cut short: the rest of it stays as it is. */
+bool WrittenDisk::read_sector(BlockDevice& disk, uint64_t number, Sector& sector) {
+  const uint64_t offset = number * sector_bytes;
+  const auto size = static_cast<size_t>(std::min<uint64_t>(sector_bytes, disk.size() - offset));
+  return succeeded(disk.read(std::span(sector).first(size), offset));
+}
+
 void WrittenDisk::check_known(BlockDevice& disk, const Sectors& sectors, const char* what) {
-  for (const auto& [s, expected] : sectors) {
+  for (const auto& [number, expected] : sectors) {
     Sector sector{};
-    const auto size = static_cast<size_t>(std::min<uint64_t>(sector_bytes, disk.size() - s * sector_bytes));
-    check(succeeded(disk.read(std::span(sector).first(size), s * sector_bytes)), "what was written can be read");
-    check(same(std::span(sector).first(size), std::span(expected).first(size)), what);
+    check(read_sector(disk, number, sector), "what was written can be read");
+    check(same(sector, expected), what);
   }
 }
 

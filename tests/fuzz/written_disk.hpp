@@ -15,6 +15,7 @@
 
 #include "formats/format.hpp"
 #include "tests/fuzz/fuzz_case.hpp"
+#include "tests/fuzz/overlay_device.hpp"
 
 namespace qluks::fuzz {
 
@@ -27,17 +28,14 @@ class WrittenDisk {
   using OpenFn = std::function<std::unique_ptr<Format>()>;
 
   /* `exact`: no two sectors of the guest disk share their bytes, as in every image that is not damaged. */
-  WrittenDisk(BlockDevice& below, OpenFn open, bool exact, uint32_t marker)
+  WrittenDisk(OverlayDevice& below, OpenFn open, bool exact, uint32_t marker)
       : below_(below), open_(std::move(open)), exact_(exact), marker_(marker) {}
 
-  /* Open it, and do what the script says; false: it cannot be opened. */
+  /* Open it, and do what the script says, to the disk and to the storage; false: it cannot be opened. */
   bool run(const WritingOnDisk& writing);
 
   /* After storage has come back, with or without a power cut: is everything there that was stable? */
   void check_stable();
-
-  /* Could the disk be written when it was first opened? */
-  bool writable() const noexcept { return writable_; }
 
  private:
   using Sector = std::array<std::byte, 512>;
@@ -54,9 +52,10 @@ class WrittenDisk {
   bool know_edges(BlockDevice& disk, uint64_t offset, uint64_t length);
   void forget(uint64_t offset, uint64_t length);
   void enter(std::span<const std::byte> bytes, uint64_t offset);
-  void check_known(BlockDevice& disk, const Sectors& sectors, const char* what);
+  static bool read_sector(BlockDevice& disk, uint64_t number, Sector& sector);
+  static void check_known(BlockDevice& disk, const Sectors& sectors, const char* what);
 
-  BlockDevice& below_;
+  OverlayDevice& below_;
   OpenFn open_;
   bool exact_;
   uint32_t marker_;

@@ -7,7 +7,6 @@ boots a small machine for each command, here under plain emulation.
 
 import os
 import select
-import subprocess
 
 import documented
 import qluks
@@ -29,7 +28,9 @@ class ApplianceTest(documented.TestCase):
     def setUp(self):
         super().setUp()
         self.make_guest()
-        self.env = qluks.environment() | {
+
+    def environment(self):
+        return super().environment() | {
             "LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg", "TMPDIR": self.dir,
             "LIBGUESTFS_CACHEDIR": "/var/tmp", "HOME": self.dir}
 
@@ -47,16 +48,11 @@ class ApplianceTest(documented.TestCase):
     def guest(self, *options):
         return self.server("file", self.path("vm.qcow2"), "qluks-layers=qcow2,partition:3,luks", PASS, options=options)
 
-    def said(self, command, stdin=None):
-        done = subprocess.run(["bash", "-c", command], cwd=self.dir, env=self.env, input=stdin, capture_output=True)
-        self.assertEqual(done.returncode, 0, f"{command}\n{done.stderr.decode(errors='replace')}")
-        return done.stdout.decode()
-
     def test_looking_into_a_guest(self):
         """The block of doc/recipes.md, and the line that the demo prints."""
         self.write("pass.txt", qluks.SECRET.encode())
         (block,) = documented.blocks_of("doc/recipes.md")["Look into a guest"]
-        said = self.typed("set -e\n" + block, env=self.env)
+        said = self.typed("set -e\n" + block)
         self.assertRegex(said, r"^inside\n+inside\n")
         self.assertIn("/dev/sda", said)
 
@@ -64,28 +60,28 @@ class ApplianceTest(documented.TestCase):
         disk = f"--format=raw -a 'nbd://?socket={server.dir}/sock'"
         line = next(l for l in documented.printed_by_demo(server.dir) if l.startswith("guestfish"))
         self.assertIn(disk, line)
-        self.assertEqual(self.said(line, b"cat /etc/hostname\n").strip(), "inside")
-        self.assertRegex(self.said(f"virt-filesystems {disk} --long"), r"/dev/sda +filesystem +ext4 +inside")
+        self.assertEqual(self.typed(line, stdin=b"cat /etc/hostname\n").strip(), "inside")
+        self.assertRegex(self.typed(f"virt-filesystems {disk} --long"), r"/dev/sda +filesystem +ext4 +inside")
 
     def test_mounting_a_guest(self):
         if not os.path.exists("/dev/fuse"):
             self.skipTest("there is no /dev/fuse")
         server = self.guest("-r")
         os.mkdir(self.path("mnt"))
-        self.said(f"guestmount --format=raw -a 'nbd://?socket={server.dir}/sock' --ro -m /dev/sda --pid-file pid mnt")
+        self.typed(f"guestmount --format=raw -a 'nbd://?socket={server.dir}/sock' --ro -m /dev/sda --pid-file pid mnt")
         with open(self.path("pid")) as f:
             guestmount = os.pidfd_open(int(f.read()))
         try:
-            self.assertEqual(self.said("cat mnt/etc/hostname"), "inside\n")
+            self.assertEqual(self.typed("cat mnt/etc/hostname"), "inside\n")
         finally:
-            self.said("guestunmount mnt")
+            self.typed("guestunmount mnt")
             self.assertTrue(select.select([guestmount], [], [], 60)[0], "guestmount does not end")
             os.close(guestmount)
 
     def test_changing_a_guest(self):
         server = self.guest()
-        self.said(f"guestfish --rw --format=raw -a 'nbd://?socket={server.dir}/sock' -m /dev/sda",
-                  b"write /etc/motd \"written\\n\"\nmkdir /srv\nsync\n")
+        self.typed(f"guestfish --rw --format=raw -a 'nbd://?socket={server.dir}/sock' -m /dev/sda",
+                   stdin=b"write /etc/motd \"written\\n\"\nmkdir /srv\nsync\n")
         server.stop()
         qluks.run("qemu-img", "check", self.path("vm.qcow2"))
         with self.guest("-r").connect() as h, open(self.path("after.raw"), "wb") as f:

@@ -7,6 +7,7 @@ one; and the files are there.
 """
 
 import os
+import pty
 import re
 import subprocess
 
@@ -81,15 +82,37 @@ class TestCase(qluks.TestCase):
         os.chmod(wrapper, 0o755)
         os.symlink(INFO, self.path("bin/qluks-info"))
 
-    def typed(self, command, client=None, stdin=None, env=None):
+    def environment(self):
+        return qluks.environment() | {"PATH": self.path("bin") + ":" + os.environ["PATH"],
+                                      "QLUKS_FILTER": os.path.abspath(qluks.FILTER)}
+
+    def typed(self, command, client=None, stdin=None):
         """As at a shell prompt in that directory.  Its output, if it ends with 0."""
-        env = (env or qluks.environment()) | {"PATH": self.path("bin") + ":" + os.environ["PATH"]}
-        env["QLUKS_FILTER"] = os.path.abspath(qluks.FILTER)
+        env = self.environment()
         if client is not None:
             env["QLUKS_RUN"] = client
         done = subprocess.run(["bash", "-c", command], cwd=self.dir, env=env, input=stdin, capture_output=True)
         self.assertEqual(done.returncode, 0, f"{command}\n{done.stderr.decode(errors='replace')}")
         return done.stdout.decode()
+
+    def at_a_terminal(self, command):
+        """The command asks for a passphrase at its terminal, serves the disk, and ends."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(self.dir)
+            os.execvpe("bash", ["bash", "-c", command], self.environment())
+        said = b""
+        while b"assphrase" not in said:
+            said += os.read(terminal, 1000)
+        os.write(terminal, qluks.SECRET.encode() + b"\n")
+        try:
+            while part := os.read(terminal, 1000):
+                said += part
+        except OSError:  # the other end has gone
+            pass
+        os.close(terminal)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0, said)
+        self.assert_same(self.content("served.raw"), self.disk)
 
     def content(self, name):
         with open(self.path(name), "rb") as f:

@@ -4,14 +4,12 @@
 import http.server
 import json
 import os
-import pty
 import re
-import subprocess
 import threading
 
 import documented
 import qluks
-from documented import INFO, PARTITION, SIZE
+from documented import PARTITION, SIZE
 
 qluks.requires("jq", "sfdisk", "nbdcopy", "qemu-img")
 
@@ -63,27 +61,6 @@ class DocumentedTest(documented.TestCase):
         for name in "a.luks", "b.luks":
             self.typed(command, f'nbdcopy "nbd+unix:///{name}?socket=$unixsocket" {name}.raw')
             self.assert_same(self.content(name + ".raw"), self.disk)
-
-    def at_a_terminal(self, command):
-        """The command asks for a passphrase at its terminal."""
-        pid, terminal = pty.fork()
-        if pid == 0:
-            os.chdir(self.dir)
-            os.environ["PATH"] = self.path("bin") + ":" + os.environ["PATH"]
-            os.environ["QLUKS_FILTER"] = os.path.abspath(qluks.FILTER)
-            os.execvp("bash", ["bash", "-c", command])
-        said = b""
-        while b"assphrase" not in said:
-            said += os.read(terminal, 1000)
-        os.write(terminal, qluks.SECRET.encode() + b"\n")
-        try:
-            while part := os.read(terminal, 1000):
-                said += part
-        except OSError:  # the other end has gone
-            pass
-        os.close(terminal)
-        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0, said)
-        self.assert_same(self.content("served.raw"), self.disk)
 
     def copied_into(self, command, image_options):
         """disk.raw goes into the image, which QEMU or this filter reads back."""
@@ -162,8 +139,6 @@ class DocumentedTest(documented.TestCase):
 
 
 class PrintedTest(documented.TestCase):
-    at_a_terminal = DocumentedTest.at_a_terminal
-
     def test_the_line_that_qluks_info_prints_serves_the_image(self):
         self.make_encrypted_qcow2(), self.make_machine()
         self.luks2("volume.luks2", self.disk)

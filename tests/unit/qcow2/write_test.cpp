@@ -49,12 +49,12 @@ class Storage : public WritableDevice {
 class Qcow2Write : public testing::Test {
  protected:
   Qcow2Write() : Qcow2Write(40) {}
-  explicit Qcow2Write(uint64_t free_clusters) : storage(empty(free_clusters)) { open(); }
+  explicit Qcow2Write(uint64_t free_clusters) : Qcow2Write(Qcow2Image({.size = 64 * cluster}), free_clusters) {}
+  Qcow2Write(Qcow2Image image, uint64_t free_clusters) : storage(writable(std::move(image), free_clusters)) { open(); }
 
-  static std::vector<std::byte> empty(uint64_t free_clusters) {
-    Qcow2Image image({.size = 64 * cluster});
+  static std::vector<std::byte> writable(Qcow2Image image, uint64_t free_clusters) {
     image.make_writable(free_clusters);
-    return image.bytes();
+    return std::move(image.bytes());
   }
 
   void open() {
@@ -228,51 +228,43 @@ TEST_F(Qcow2NoRoom, SaysSoAndStaysClean) {
   EXPECT_EQ(read(cluster, cluster), filled(cluster, 1));
 }
 
-/* Two entries of a guest disk that lead to one cluster, whose refcount says one. */
-class Qcow2Contradiction : public testing::Test {
+/* Two entries of a guest disk lead to one cluster, of which one has it for itself; and its refcount is 1. */
+class Qcow2OneClusterTwice : public Qcow2Write {
  protected:
-  void open(Qcow2Image& image, uint64_t free_clusters) {
-    image.make_writable(free_clusters);
-    storage = std::make_unique<Storage>(image.bytes());
-    Keyring keyring;
-    auto opened = open_qcow2(*storage, keyring, {});
-    ASSERT_TRUE(opened);
-    ASSERT_EQ((*opened)->why_read_only(), "");
-    format = std::move(*opened);
-    disk = format->stack_on(*storage);
-  }
+  Qcow2OneClusterTwice() : Qcow2Write(image(), 8) {}
 
-  static constexpr uint64_t copied = uint64_t{1} << 63;
-  std::unique_ptr<Storage> storage;
-  std::unique_ptr<Qcow2Format> format;
-  std::unique_ptr<BlockDevice> disk;
+  static Qcow2Image image() {
+    Qcow2Image image({.size = 64 * cluster});
+    const uint64_t data = image.add_cluster(0x11);
+    image.set_l2(0, data | uint64_t{1} << 63);
+    image.set_l2(1, data);
+    return image;
+  }
 };
 
-TEST_F(Qcow2Contradiction, AClusterThatOneEntryHasForItselfIsNotFreedByAnother) {
-  Qcow2Image image({.size = 64 * cluster});
-  const uint64_t data = image.add_cluster(0x11);
-  image.set_l2(0, data | copied);
-  image.set_l2(1, data);
-  open(image, 8);
-  const std::vector<std::byte> bytes(100, std::byte{2});
-  ASSERT_TRUE(disk->write(bytes, cluster, Fua::no));
+TEST_F(Qcow2OneClusterTwice, IsNotFreedByTheOtherEntry) {
+  write(cluster, 100, 2);
   ASSERT_TRUE(disk->flush());
-  for (uint64_t i = 2; i < 10; ++i) static_cast<void>(disk->write(bytes, i * cluster, Fua::no));
-  std::vector<std::byte> first(cluster);
-  ASSERT_TRUE(disk->read(first, 0));
-  EXPECT_EQ(first, std::vector<std::byte>(cluster, std::byte{0x11}));
+  for (uint64_t i = 2; i < 10; ++i) static_cast<void>(disk->write(filled(100, 2), i * cluster, Fua::no));
+  EXPECT_EQ(read(0, cluster), filled(cluster, 0x11));
 }
 
-TEST_F(Qcow2Contradiction, AnEntryThatLeadsToAFreeClusterIsFoundBeforeTheFirstChange) {
-  Qcow2Image image({.size = 16384 * cluster});
-  image.set_l2(8192, 6 * cluster); /* in another table than what is written; behind header, three tables and the
-                                     refcount block: the second free one */
-  open(image, 8);
-  storage->calls.clear();
-  const auto written = disk->write(std::vector<std::byte>(cluster, std::byte{1}), 0, Fua::no);
+class Qcow2EntryToAFreeCluster : public Qcow2Write {
+ protected:
+  Qcow2EntryToAFreeCluster() : Qcow2Write(image(), 8) {}
+
+  static Qcow2Image image() {
+    Qcow2Image image({.size = 16384 * cluster});
+    image.set_l2(8192, 6 * cluster); /* the second free one, in another table than what is written */
+    return image;
+  }
+};
+
+TEST_F(Qcow2EntryToAFreeCluster, IsFoundBeforeTheFirstChange) {
+  const auto written = disk->write(filled(cluster, 1), 0, Fua::no);
   ASSERT_FALSE(written);
   EXPECT_EQ(written.error().what, "qcow2: the L2 entry 0x60000 leads to a cluster of refcount 0");
-  EXPECT_TRUE(storage->calls.empty());
+  EXPECT_TRUE(storage.calls.empty());
 }
 
 TEST(Qcow2ReadOnly, OnlyOneConnectionWritesWhereTheyDoNotSeeEachOther) {
