@@ -91,7 +91,8 @@ class TestCase(qluks.TestCase):
         env = self.environment()
         if client is not None:
             env["QLUKS_RUN"] = client
-        done = subprocess.run(["bash", "-c", command], cwd=self.dir, env=env, input=stdin, capture_output=True)
+        done = qluks.try_again(lambda: subprocess.run(["bash", "-c", command], cwd=self.dir, env=env, input=stdin,
+                                                      capture_output=True))
         self.assertEqual(done.returncode, 0, f"{command}\n{done.stderr.decode(errors='replace')}")
         return done.stdout.decode()
 

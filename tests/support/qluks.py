@@ -219,15 +219,20 @@ def qemu_secret(secret=SECRET):
     return ["--object", f"secret,id=s,data={secret}"]
 
 
-def qemu_img_luks(*args):
-    """qemu-img measures PBKDF2 to choose the iterations, and gives up when the clock is too coarse: then again."""
-    for _ in range(20):
-        done = run("qemu-img", *args, check=False)
-        if done.returncode == 0:
-            return
+def try_again(attempt):
+    """qemu-img measures PBKDF2 to choose the iterations, and gives up when the clock is too coarse: then again.
+    The first attempt that succeeded, or failed for another reason."""
+    for _ in range(100):
+        done = attempt()
         if b"Unable to get accurate CPU usage" not in done.stderr:
-            raise AssertionError(f"qemu-img {args} failed:\n{done.stderr.decode()}")
-    raise AssertionError("qemu-img found no accurate CPU usage in 20 tries")
+            return done
+    raise AssertionError("qemu-img found no accurate CPU usage in 100 tries")
+
+
+def qemu_img_luks(*args):
+    done = try_again(lambda: run("qemu-img", *args, check=False))
+    if done.returncode != 0:
+        raise AssertionError(f"qemu-img {args} failed:\n{done.stderr.decode()}")
 
 
 def luks_format(path, version, *options, secret=SECRET):
