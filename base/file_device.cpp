@@ -11,13 +11,14 @@
 #include <cerrno>
 
 #include "base/system_message.hpp"
+#include "base/zero_bytes.hpp"
 
 namespace qluks {
 
 namespace {
 
 /* O_NONBLOCK: opening a FIFO must not wait for its writer.  It means nothing to files and block devices. */
-constexpr int open_flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+constexpr int open_flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
 
 tl::unexpected<Error> system_error(const std::string& path, int err) {
   return fail(Errc::io, path + ": " + system_message(err), err);
@@ -25,8 +26,16 @@ tl::unexpected<Error> system_error(const std::string& path, int err) {
 
 } // namespace
 
-Result<std::unique_ptr<FileDevice>> FileDevice::open(const std::string& path) {
-  FileDescriptor fd(::open(path.c_str(), open_flags));
+Result<std::unique_ptr<FileDevice>> FileDevice::open(const std::string& path, Access access) {
+  if (access == Access::write) {
+    FileDescriptor fd(::open(path.c_str(), O_RDWR | open_flags));
+    if (fd) {
+      auto device = adopt(std::move(fd), path);
+      if (device) (*device)->writable_ = true;
+      return device;
+    }
+  }
+  FileDescriptor fd(::open(path.c_str(), O_RDONLY | open_flags));
   if (!fd) return system_error(path, errno);
   return adopt(std::move(fd), path);
 }
@@ -36,7 +45,7 @@ Result<std::unique_ptr<FileDevice>> FileDevice::open_beneath(const std::string& 
   const FileDescriptor dir_fd(::open(dir.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!dir_fd) return system_error(dir, errno);
   open_how how = {};
-  how.flags = open_flags;
+  how.flags = O_RDONLY | open_flags;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
   FileDescriptor fd(static_cast<int>(syscall(SYS_openat2, dir_fd.get(), name.c_str(), &how, sizeof how)));
   if (!fd && errno == EXDEV) return fail(Errc::unsupported, path + ": leads out of the directory", EPERM);
@@ -70,6 +79,36 @@ Status FileDevice::read(std::span<std::byte> dst, uint64_t offset) {
   }
   return ok();
 }
+
+Status FileDevice::write(std::span<const std::byte> src, uint64_t offset, Fua /*fua*/) {
+  while (!src.empty()) {
+    const ssize_t n = pwrite(file_.get(), src.data(), src.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return system_error(path_, errno);
+    src = src.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
+  }
+  return ok();
+}
+
+/* Of two ways that make zeroes one may be missing, by the file system. */
+Status FileDevice::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
+  const bool may_trim = mode == ZeroMode::may_trim || mode == ZeroMode::fast_may_trim;
+  const int how = (may_trim ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE) | FALLOC_FL_KEEP_SIZE;
+  if (fallocate(file_.get(), how, static_cast<off_t>(offset), static_cast<off_t>(length)) == 0) return ok();
+  if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL && errno != EINTR) return system_error(path_, errno);
+  return write_zero_bytes(offset, length,
+                          [&](std::span<const std::byte> zeroes, uint64_t at) { return write(zeroes, at, fua); });
+}
+
+/* Best effort. */
+Status FileDevice::trim(uint64_t offset, uint64_t length, Fua /*fua*/) {
+  fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+            static_cast<off_t>(length));
+  return ok();
+}
+
+Status FileDevice::flush() { return fdatasync(file_.get()) == 0 ? ok() : Status(system_error(path_, errno)); }
 
 /* No data follows: there is a hole up to the end of the file, or the end is here already, because somebody cut the file
  * short.  What is behind the end cannot be read, so it is no hole either. */

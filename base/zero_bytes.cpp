@@ -14,11 +14,16 @@ namespace {
 
 constexpr size_t zeroes_length = 1 << 20;
 
+const void* map_zeroes() {
+  const void* pages = mmap(nullptr, zeroes_length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (pages == MAP_FAILED) throw std::bad_alloc();
+  return pages;
+}
+
 } // namespace
 
 std::span<const std::byte> zero_bytes() {
-  static const void* const pages = mmap(nullptr, zeroes_length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (pages == MAP_FAILED) throw std::bad_alloc();
+  static const void* const pages = map_zeroes(); /* if it throws, the next one tries again */
   return {static_cast<const std::byte*>(pages), zeroes_length};
 }
 

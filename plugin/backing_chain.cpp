@@ -67,6 +67,7 @@ Result<std::string> name_in_directory(const std::string& root, const std::string
 
 Status BackingChain::open(const Qcow2Header& image, Qcow2Options& options) {
   cache_ = options.cache;
+  read_only_ = options.read_only || !options.snapshot.empty();
   return open_references(image, "", 0, options);
 }
 
@@ -153,8 +154,11 @@ Result<BackingChain::File> BackingChain::find_in_directory(const std::string& na
               std::nullopt};
 }
 
+/* What is only named by an image is never written. */
 Result<SharedDevice> BackingChain::find_data_file(const Qcow2Header& image, const std::string& dir, size_t depth) {
-  if (depth == 0 && !config_.data_file.empty()) return sources_.open(config_.data_file);
+  if (depth == 0 && !config_.data_file.empty()) {
+    return read_only_ ? sources_.open(config_.data_file) : sources_.open_for_one_writer(config_.data_file);
+  }
   if (config_.backing_dir.empty() || image.data_file_name.empty()) return SharedDevice();
   auto file = find_in_directory(image.data_file_name, dir);
   if (!file) return propagate(file);

@@ -50,6 +50,7 @@ class BackingChain {
   Config& config_;
   Sources& sources_;
   std::shared_ptr<Qcow2Cache> cache_;
+  bool read_only_ = true;
   uint64_t l1_bytes_ = 0;
   std::set<FileDevice::Identity> visited_;
 };

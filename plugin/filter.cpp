@@ -64,7 +64,7 @@ Status Server::open_sources() {
     if (Status s = sources.prepare(file.source); !s) return propagate(s, "qluks-backing");
   }
   if (config.data_file.empty()) return ok();
-  if (Status s = sources.prepare(config.data_file); !s) return propagate(s, "qluks-data-file");
+  if (Status s = sources.prepare(config.data_file, Sources::Access::write); !s) return propagate(s, "qluks-data-file");
   return ok();
 }
 

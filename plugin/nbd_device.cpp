@@ -18,6 +18,7 @@
 #include "base/extents.hpp"
 #include "base/shutdown.hpp"
 #include "base/wait.hpp"
+#include "base/zero_bytes.hpp"
 #endif
 
 namespace qluks {
@@ -38,7 +39,7 @@ namespace {
 constexpr unsigned connections_max = 4;
 
 /* What every NBD server takes in one request, unless it says less. */
-constexpr uint32_t read_bytes_max = 32 << 20;
+constexpr uint32_t request_bytes_max = 32 << 20;
 
 /* The protocol allows no larger block. */
 constexpr uint32_t block_bytes_max = 64 << 10;
@@ -130,6 +131,7 @@ class NbdDevice::Lease {
     const std::lock_guard lock(device_.mutex_);
     --device_.in_use_;
     if (succeeded_) device_.idle_.push_back(std::move(handle_)); /* there is room: connect() has reserved it */
+    if (!succeeded_ && device_.changes_ != device_.flushed_) device_.lost_ = true;
     device_.returned_.notify_one();
   }
   Lease(const Lease&) = delete;
@@ -178,7 +180,7 @@ Result<NbdDevice::Handle> NbdDevice::open_connection() const {
 }
 
 /* Block sizes that the protocol does not allow are not believed. */
-void NbdDevice::learn_limits(nbd_handle* handle) {
+void NbdDevice::learn_limits(nbd_handle* handle, bool to_write) {
   size_ = static_cast<uint64_t>(nbd_get_size(handle));
   can_extents_ = nbd_can_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
   const int64_t minimum = nbd_get_block_size(handle, LIBNBD_SIZE_MINIMUM);
@@ -186,17 +188,22 @@ void NbdDevice::learn_limits(nbd_handle* handle) {
   if (minimum > 0 && minimum <= block_bytes_max && std::has_single_bit(static_cast<uint64_t>(minimum))) {
     limits_.minimum = static_cast<uint32_t>(minimum);
   }
-  limits_.maximum = read_bytes_max;
-  if (maximum >= limits_.minimum && maximum < read_bytes_max) {
+  limits_.maximum = request_bytes_max;
+  if (maximum >= limits_.minimum && maximum < request_bytes_max) {
     limits_.maximum = align_down(static_cast<uint32_t>(maximum), limits_.minimum);
   }
+  if (!to_write || limits_.minimum != 1 || nbd_is_read_only(handle) != 0) return;
+  abilities_ = {.write = nbd_can_flush(handle) > 0 && nbd_can_multi_conn(handle) > 0,
+                .flush = true,
+                .trim = nbd_can_trim(handle) > 0,
+                .zero = nbd_can_zero(handle) > 0};
 }
 
-Result<std::unique_ptr<NbdDevice>> NbdDevice::connect(const std::string& uri) {
+Result<std::unique_ptr<NbdDevice>> NbdDevice::connect(const std::string& uri, bool to_write) {
   std::unique_ptr<NbdDevice> device(new NbdDevice(uri));
   auto handle = device->open_connection();
   if (!handle) return propagate(handle);
-  device->learn_limits(handle->get());
+  device->learn_limits(handle->get(), to_write);
   device->idle_.reserve(connections_max);
   device->idle_.push_back(std::move(*handle));
   return device;
@@ -222,6 +229,83 @@ Status NbdDevice::read_pieces(std::span<std::byte> dst, uint64_t offset) {
   }
   lease.succeeded();
   return ok();
+}
+
+/* One request that changes something, started by `start(handle)`.  An answer that says no leaves the connection as it
+ * is. */
+template <class Start>
+Status NbdDevice::change(Start start) {
+  {
+    const std::lock_guard lock(mutex_);
+    ++changes_;
+  }
+  Lease lease(*this);
+  auto handle = lease.get();
+  if (!handle) return propagate(handle);
+  Status s = finish(*handle, start(*handle), uri_);
+  if (s) {
+    lease.succeeded();
+  } else if (const int why = nbd_get_errno(); nbd_aio_is_ready(*handle) > 0 && why != 0) {
+    lease.succeeded();
+    s.error().sys = why;
+  }
+  return s;
+}
+
+Status NbdDevice::write(std::span<const std::byte> src, uint64_t offset, Fua /*fua*/) {
+  while (!src.empty()) {
+    const auto piece = src.first(std::min<size_t>(src.size(), limits_.maximum));
+    Status s = change([&](nbd_handle* handle) {
+      return nbd_aio_pwrite(handle, piece.data(), piece.size(), offset, NBD_NULL_COMPLETION, 0);
+    });
+    if (!s) return s;
+    src = src.subspan(piece.size());
+    offset += piece.size();
+  }
+  return ok();
+}
+
+Status NbdDevice::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
+  if (!abilities_.zero) {
+    return write_zero_bytes(offset, length,
+                            [&](std::span<const std::byte> zeroes, uint64_t at) { return write(zeroes, at, fua); });
+  }
+  const bool may_trim = mode == ZeroMode::may_trim || mode == ZeroMode::fast_may_trim;
+  const uint32_t flags = may_trim ? 0 : LIBNBD_CMD_FLAG_NO_HOLE;
+  for (uint64_t done = 0; done < length;) {
+    const uint64_t piece = std::min<uint64_t>(length - done, limits_.maximum);
+    Status s = change(
+        [&](nbd_handle* handle) { return nbd_aio_zero(handle, piece, offset + done, NBD_NULL_COMPLETION, flags); });
+    if (!s) return s;
+    done += piece;
+  }
+  return ok();
+}
+
+Status NbdDevice::trim(uint64_t offset, uint64_t length, Fua /*fua*/) {
+  for (uint64_t done = 0; abilities_.trim && done < length;) {
+    const uint64_t piece = std::min<uint64_t>(length - done, limits_.maximum);
+    Status s =
+        change([&](nbd_handle* handle) { return nbd_aio_trim(handle, piece, offset + done, NBD_NULL_COMPLETION, 0); });
+    if (!s) return s;
+    done += piece;
+  }
+  return ok();
+}
+
+Status NbdDevice::flush() {
+  if (!abilities_.write) return ok();
+  uint64_t covers = 0;
+  Status s = change([&](nbd_handle* handle) {
+    const std::lock_guard lock(mutex_);
+    covers = changes_;
+    return nbd_aio_flush(handle, NBD_NULL_COMPLETION, 0);
+  });
+  const std::lock_guard lock(mutex_);
+  lost_ = lost_ || !s;
+  flushed_ = std::max(flushed_, covers);
+  if (lost_) return fail(Errc::io, uri_ + ": what was written may be lost since its connection was", EIO);
+  return s;
 }
 
 /* What the server says. */
@@ -256,7 +340,7 @@ Result<Extent> NbdDevice::extent(uint64_t offset, uint64_t max) {
 
 void NbdDevice::Close::operator()(nbd_handle* /*handle*/) const noexcept {}
 
-Result<std::unique_ptr<NbdDevice>> NbdDevice::connect(const std::string& uri) {
+Result<std::unique_ptr<NbdDevice>> NbdDevice::connect(const std::string& uri, bool /*to_write*/) {
   return fail(Errc::unsupported, uri + ": this build is without libnbd, so NBD URIs cannot be opened", EINVAL);
 }
 
@@ -267,6 +351,15 @@ Status NbdDevice::read(std::span<std::byte> /*dst*/, uint64_t /*offset*/) {
 }
 
 Result<Extent> NbdDevice::extent(uint64_t /*offset*/, uint64_t max) { return Extent{.length = max}; }
+
+Status NbdDevice::write(std::span<const std::byte> src, uint64_t offset, Fua fua) {
+  return BlockDevice::write(src, offset, fua);
+}
+Status NbdDevice::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
+  return BlockDevice::zero(offset, length, mode, fua);
+}
+Status NbdDevice::trim(uint64_t offset, uint64_t length, Fua fua) { return BlockDevice::trim(offset, length, fua); }
+Status NbdDevice::flush() { return ok(); }
 
 #endif
 

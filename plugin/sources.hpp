@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The files beside the image that parameters name: backing files, the external data file, a detached header.
  *
- * A source is a path or an NBD URI.  Each is opened once for the whole server, while no lock is held, and shared by every export.  Local
- * files are opened before nbdkit serves, so that a missing one is an error at start and a change of user or of
- * working directory does not matter; NBD URIs wait for whoever needs them first.
+ * A source is a path or an NBD URI.  Each is opened once for the whole server, while no lock is held, and shared by
+ * every export.  Local files are opened before nbdkit serves, so that a missing one is an error at start and a change
+ * of user or of working directory does not matter; NBD URIs wait for whoever needs them first.
  */
 #ifndef QLUKS_PLUGIN_SOURCES_HPP
 #define QLUKS_PLUGIN_SOURCES_HPP
@@ -13,7 +13,7 @@
 #include <mutex>
 #include <string>
 
-#include "base/block_device.hpp"
+#include "base/file_device.hpp"
 
 namespace qluks {
 
@@ -21,14 +21,21 @@ using SharedDevice = std::shared_ptr<BlockDevice>;
 
 class Sources {
  public:
-  /* Open it now if it is a local file. */
-  Status prepare(const std::string& source);
+  using Access = FileDevice::Access;
 
-  Result<SharedDevice> open(const std::string& source);
+  /* Open it now if it is a local file. */
+  Status prepare(const std::string& source, Access access = Access::read);
+
+  Result<SharedDevice> open(const std::string& source, Access access = Access::read);
+
+  /* The same to write to: by one image at a time, and read-only to all others meanwhile.  Two that wrote to one file
+   * would write over each other. */
+  Result<SharedDevice> open_for_one_writer(const std::string& source);
 
  private:
   std::mutex mutex_;
-  std::map<std::string, SharedDevice> opened_;
+  std::map<std::pair<std::string, Access>, SharedDevice> opened_;
+  std::map<std::string, std::weak_ptr<void>> writers_;
 };
 
 } // namespace qluks

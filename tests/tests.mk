@@ -106,12 +106,16 @@ check_PROGRAMS += faults_test
 faults_test_SOURCES = \
 	tests/faults/luks_write_test.cpp \
 	tests/faults/lying_storage_test.cpp \
+	tests/faults/qcow2_write_test.cpp \
 	tests/faults/storage_test.cpp \
 	tests/faults/workload.hpp \
+	tests/faults/write_workload.hpp \
 	tests/support/faulty_device.hpp \
 	tests/support/luks_builder.cpp \
 	tests/support/luks_builder.hpp \
 	tests/support/memory_device.hpp \
+	tests/support/qcow2_check.cpp \
+	tests/support/qcow2_check.hpp \
 	tests/support/qcow2_image.hpp \
 	tests/support/stored_image.cpp \
 	tests/support/stored_image.hpp \
@@ -127,12 +131,16 @@ check_PROGRAMS += memory_faults_test
 memory_faults_test_SOURCES = \
 	tests/faults/luks_write_memory_test.cpp \
 	tests/faults/memory_test.cpp \
+	tests/faults/qcow2_write_memory_test.cpp \
 	tests/faults/workload.hpp \
+	tests/faults/write_workload.hpp \
 	tests/support/failing_memory.cpp \
 	tests/support/failing_memory.hpp \
 	tests/support/luks_builder.cpp \
 	tests/support/luks_builder.hpp \
 	tests/support/memory_device.hpp \
+	tests/support/qcow2_check.cpp \
+	tests/support/qcow2_check.hpp \
 	tests/support/qcow2_image.hpp \
 	tests/support/stored_image.cpp \
 	tests/support/stored_image.hpp \

@@ -27,8 +27,8 @@ BufferPool& pieces() {
 uint64_t round_up(uint64_t n, uint64_t unit) noexcept { return align_down(n + unit - 1, unit); }
 
 /* Has it a cluster that only we refer to, for data or for zeroes? */
-bool is_ours(uint64_t word) noexcept {
-  return (word & qcow2_copied) != 0 && (word & qcow2_compressed) == 0 && (word & qcow2_offset_mask) != 0;
+bool is_ours(uint64_t word, const Qcow2Geometry& g) noexcept {
+  return (word & qcow2_copied) != 0 && (word & qcow2_compressed) == 0 && is_allocated(word, g);
 }
 
 constexpr uint64_t all_units = 0xffffffff;
@@ -42,18 +42,20 @@ constexpr uint64_t unit_range(uint64_t first, uint64_t end) noexcept {
 
 WriteAbilities GuestWriter::abilities() const noexcept {
   const WriteAbilities below = container_.write_abilities();
+  const bool zeroes_are_data = image_.data_file && (image_.header.has_autoclear(qcow2_raw_data_file_bit) ||
+                                                    !image_.data_file->write_abilities().zero);
   return {.write = true,
           .flush = true, /* tables are written back in any case */
           .fua = true,
           .trim = true,
           .zero = true,
-          .fast_zero = g_.version >= 3,
-          .multi_conn = below.multi_conn};
+          .fast_zero = g_.version >= 3 && !zeroes_are_data,
+          .multi_conn = below.multi_conn && data().write_abilities().multi_conn};
 }
 
 Status GuestWriter::write(std::span<const std::byte> src, uint64_t offset, Fua fua) {
   if (Status s = writer_.begin(container_); !s) return s;
-  bool is_durable = fua == Fua::yes && container_.write_abilities().fua;
+  bool is_durable = fua == Fua::yes && data().write_abilities().fua;
   if (Status s = write_pieces({src, {offset}}, is_durable); !s) return s;
   return end_change(fua, is_durable);
 }
@@ -97,7 +99,7 @@ Result<GuestWriter::Target> GuestWriter::run_in_place(const Source& source) {
       looked_at = wanted;
     }
     const L2Entry entry = load_l2_entry(slice.get(), place.index, g_);
-    if (!is_ours(entry.word)) break;
+    if (!is_ours(entry.word, g_)) break;
     auto piece = decode_l2(entry, at, g_);
     if (!piece) return propagate(piece, "guest offset " + hex(at.bytes));
     const auto* data = std::get_if<Data>(&piece->mapping);
@@ -162,7 +164,7 @@ GuestWriter::Batch GuestWriter::next_batch(const Source& source, HostOffset slic
                                            const std::byte* bytes) const {
   Batch batch{slice, place.index, {align_down(source.at.bytes, g_.cluster_size())}, {}, false};
   const L2Entry first = load_l2_entry(bytes, place.index, g_);
-  batch.keeps_room = is_ours(first.word);
+  batch.keeps_room = is_ours(first.word, g_);
   if (batch.keeps_room && g_.extended_l2) {
     const uint64_t unit = g_.in_cluster(source.at) >> g_.unit_bits();
     if (((first.bitmap >> unit) & 1) == 0) batch.old.push_back(first);
@@ -171,7 +173,7 @@ GuestWriter::Batch GuestWriter::next_batch(const Source& source, HostOffset slic
   for (uint64_t i = 0; place.index + i < entries_per_slice(g_); ++i) {
     if (batch.at.bytes + i * g_.cluster_size() >= source.end()) break;
     const L2Entry entry = load_l2_entry(bytes, place.index + i, g_);
-    if (is_ours(entry.word) != batch.keeps_room) break;
+    if (is_ours(entry.word, g_) != batch.keeps_room) break;
     if (batch.keeps_room && (entry.word & qcow2_zero) == 0) break;
     if (batch.keeps_room && entry.word != first.word + i * g_.cluster_size()) break;
     batch.old.push_back(entry);
@@ -181,8 +183,8 @@ GuestWriter::Batch GuestWriter::next_batch(const Source& source, HostOffset slic
 
 Result<size_t> GuestWriter::write_batch(const Source& source, Batch batch, Qcow2Cache::Pin pin) {
   std::optional<Qcow2Writer::Claim> claim;
-  HostOffset host{batch.old[0].word & qcow2_offset_mask};
-  if (!batch.keeps_room) {
+  HostOffset host{g_.data_file ? batch.at.bytes : batch.old[0].word & qcow2_offset_mask};
+  if (!batch.keeps_room && !g_.data_file) {
     auto claimed = writer_.claim(container_, batch.old.size());
     if (!claimed) return propagate(claimed);
     batch.old.resize(static_cast<size_t>(claimed->clusters().count));
@@ -240,18 +242,28 @@ Status GuestWriter::write_targets(const Source& source, const std::vector<Target
   return ok();
 }
 
-Status GuestWriter::write_target(const Source& source, const Target& target, Fua fua) {
-  if (!range_fits(target.to.bytes, target.length, container_.size())) {
+/* It need be no longer than the disk, whose last cluster may be cut. */
+GuestWriter::Target GuestWriter::inside_of_data_file(Target target) const noexcept {
+  const uint64_t end = round_up(image_.size, sector_bytes);
+  if (image_.data_file) target.length = std::min(target.length, end - target.from.bytes);
+  return target;
+}
+
+Status GuestWriter::write_target(const Source& source, const Target& whole, Fua fua) {
+  const Target target = inside_of_data_file(whole);
+  if (!range_fits(target.to.bytes, target.length, data().size())) {
     return fail(Errc::out_of_bounds,
                 "the cluster at " + hex(target.to.bytes) + " does not end before the end of the container (" +
                     hex(container_.size()) + "): make it longer while nothing serves it (truncate -s +SIZE FILE)",
                 ENOSPC);
   }
-  if (Status s = writer_.check_data(target.to, target.length); !s) return s;
+  if (!image_.data_file) {
+    if (Status s = writer_.check_data(target.to, target.length); !s) return s;
+  }
   const bool is_covered = source.at <= target.from && source.end() >= target.from.bytes + target.length;
   if (image_.crypt || !is_covered) return write_buffered(source, target, fua);
   const size_t skip = static_cast<size_t>(target.from.bytes - source.at.bytes);
-  return container_.write(source.bytes.subspan(skip, static_cast<size_t>(target.length)), target.to.bytes, fua);
+  return data().write(source.bytes.subspan(skip, static_cast<size_t>(target.length)), target.to.bytes, fua);
 }
 
 Status GuestWriter::write_buffered(const Source& source, const Target& target, Fua fua) {
@@ -269,7 +281,7 @@ Status GuestWriter::write_buffered(const Source& source, const Target& target, F
       if (Status s = compose(source, from, piece); !s) return s;
       if (image_.crypt) image_.crypt->encrypt(piece, piece, from, to);
     }
-    if (Status s = container_.write(piece, to.bytes, fua); !s) return s;
+    if (Status s = data().write(piece, to.bytes, fua); !s) return s;
     done += piece.size();
   }
   return ok();

@@ -5,6 +5,9 @@
  *              ─▶ all others ─▶ under a lock on these clusters: new room is claimed (or room that was kept is taken),
  * the request goes there together with what was around it, then the L2 entries change
  *
+ * An external data file has room for each cluster already: nothing is claimed, and zeroes are given to it as well where
+ * it has to be readable as it is, or may give back room.
+ *
  * What is encrypted is encrypted from the client's buffer into one of ours.
  */
 #ifndef QLUKS_FORMATS_QCOW2_CHANGE_HPP
@@ -62,7 +65,7 @@ class GuestWriter {
   Batch next_batch(const Source& source, HostOffset slice, const L2Place& place, const std::byte* bytes) const;
   uint64_t touched_units(const Source& source, GuestOffset cluster) const noexcept;
   Status write_targets(const Source& source, const std::vector<Target>& targets);
-  Status write_target(const Source& source, const Target& target, Fua fua);
+  Status write_target(const Source& source, const Target& whole, Fua fua);
   Status write_buffered(const Source& source, const Target& target, Fua fua);
   Status compose(const Source& source, GuestOffset from, std::span<std::byte> out) const;
 
@@ -74,6 +77,10 @@ class GuestWriter {
   bool is_unbacked(uint64_t at) const noexcept;
 
   Status end_change(Fua fua, bool is_durable);
+
+  BlockDevice& data() const noexcept { return image_.data_file ? *image_.data_file : container_; }
+  Target inside_of_data_file(Target target) const noexcept;
+  Status zero_data_file(uint64_t begin, uint64_t end, Zeroing how);
 
   const Qcow2Image& image_;
   Qcow2Writer& writer_;

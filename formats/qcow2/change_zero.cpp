@@ -85,12 +85,22 @@ Status GuestWriter::write_zeroes(uint64_t begin, uint64_t end) {
 
 /* What the entry becomes.  Room that is kept stays ours, and reads as zeroes all the same. */
 L2Entry GuestWriter::zeroed(L2Entry old, Zeroing how, bool unbacked) const noexcept {
-  const bool is_unallocated = (old.word & ~qcow2_copied) == 0 && old.bitmap == 0;
+  const bool is_unallocated = (old.word & ~qcow2_copied) == 0 && old.bitmap == 0 && !is_allocated(old.word, g_);
   if (is_unallocated && (unbacked || how == Zeroing::discard)) return old;
   const bool is_ours = (old.word & qcow2_copied) != 0 && (old.word & qcow2_compressed) == 0;
   const uint64_t room = how == Zeroing::keep && is_ours ? old.word & (qcow2_offset_mask | qcow2_copied) : 0;
   if (g_.extended_l2) return {.word = room, .bitmap = all_zero};
   return {.word = g_.version >= 3 ? room | qcow2_zero : 0};
+}
+
+/* Before the entries say so: until then these bytes are the old ones or zeroes, and afterwards nobody comes late to
+ * what was written there since. */
+Status GuestWriter::zero_data_file(uint64_t begin, uint64_t end, Zeroing how) {
+  const bool is_raw = image_.header.has_autoclear(qcow2_raw_data_file_bit);
+  if (!image_.data_file || (how == Zeroing::keep && !is_raw)) return ok();
+  const Target clusters = inside_of_data_file({{begin}, end - begin, {begin}});
+  const ZeroMode mode = how == Zeroing::keep ? ZeroMode::keep : ZeroMode::may_trim;
+  return image_.data_file->zero(clusters.to.bytes, clusters.length, mode, Fua::no);
 }
 
 /* Changes the entries for the clusters from `begin` on, up to `end` or the end of their slice, and says where that
@@ -121,7 +131,10 @@ Result<uint64_t> GuestWriter::zero_slice(uint64_t begin, uint64_t end, Zeroing h
     const HostReference had = reference_of(old.word, g_);
     if (had.clusters.count != 0 && clusters_of(entry.word, g_).count == 0) change.released.push_back(had);
   }
-  if (changes) writer_.publish(std::move(change), std::move(*pin));
+  if (!changes) return end;
+  if (Status s = zero_data_file(begin, begin + (count << g_.cluster_bits), how); !s) return propagate(s);
+  change.exposes = image_.data_file != nullptr;
+  writer_.publish(std::move(change), std::move(*pin));
   return end;
 }
 

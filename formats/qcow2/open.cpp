@@ -23,7 +23,8 @@ class OpenedQcow2 final : public Qcow2Format {
   /* An image that must not be written is served read-only. */
   void open_for_writing(BlockDevice& container, const Qcow2Options& options) {
     if (options.read_only || !options.snapshot.empty() || !container.write_abilities().write) return;
-    auto writer = Qcow2Writer::open(container, image_.header, image_.map, options.cache_bytes / changed_tables_part);
+    auto writer = Qcow2Writer::open(container, image_.header, image_.map, options.data_file.get(),
+                                    options.cache_bytes / changed_tables_part);
     if (!writer) {
       why_read_only_ = "qcow2: " + writer.error().what;
       return;

@@ -42,7 +42,8 @@ std::optional<uint64_t> qcow2_room_needed(const Qcow2Header& header, uint64_t us
   const uint64_t l2_entry_bytes = header.has(qcow2_extended_l2_bit) ? 16 : 8;
   const uint64_t data = parts_of(header.size, header.cluster_size());
   const uint64_t tables = parts_of(data, header.cluster_size() / l2_entry_bytes);
-  const uint64_t before = parts_of(used_end, header.cluster_size()) + data + tables;
+  const uint64_t data_inside = header.has(qcow2_data_file_bit) ? 0 : data;
+  const uint64_t before = parts_of(used_end, header.cluster_size()) + data_inside + tables;
   /* Blocks count themselves, and the refcount table, which may have to be made anew, has at most half again as many
    * entries as there are blocks. */
   uint64_t blocks = parts_of(before, per_block);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Tables in memory become stable: the order that makes a journal unnecessary.
  *
- *      data, copied neighbours         when the client wrote them
+ *      data, copied neighbours         when the client wrote them; an external data file is flushed first
  *      1  refcount blocks, whole new L2 tables, a whole new refcount table        ── flush
  *      2  links to new refcount blocks: refcount table entries, or the header     ── flush      seldom
  *      3  L2 entries, L1 entries                                                  ── flush
@@ -65,6 +65,10 @@ Status Qcow2Writer::flush_below(BlockDevice& container) {
   return container.write_abilities().flush ? container.flush() : ok();
 }
 
+Status Qcow2Writer::flush_data() const {
+  return data_file_ != nullptr && data_file_->write_abilities().flush ? data_file_->flush() : ok();
+}
+
 Status Qcow2Writer::flush(BlockDevice& container) {
   if (Status s = check_alive(); !s) return s;
   Lock lock(mutex_);
@@ -77,22 +81,27 @@ Status Qcow2Writer::flush(BlockDevice& container) {
 
 /* Whoever asks while this runs waits, and the next one does it for all of them. */
 Status Qcow2Writer::write_back(Lock& lock, BlockDevice& container) {
-  /* Also when memory runs out half-way: what is in memory and what is stored may differ from then on. */
+  /* Also when memory runs out half-way: what is in memory and what is stored may differ from then on.  Who reads still
+   * gets what was acknowledged, so these tables stay in memory. */
   struct Turn {
     Qcow2Writer& writer;
     Lock& lock;
+    WriteBack& work;
     bool succeeded = false;
     ~Turn() {
       if (!lock.owns_lock()) lock.lock();
       writer.writing_back_ = false;
-      if (!succeeded) writer.ended_ = true;
+      if (!succeeded) {
+        writer.ended_ = true;
+        writer.slices_.merge(work.slices);
+      }
       writer.changed_.notify_all();
     }
   };
   WriteBack work = collect();
   const uint64_t covers = flushes_asked_;
   writing_back_ = true;
-  Turn turn{*this, lock};
+  Turn turn{*this, lock, work};
   leaving_.reserve(leaving_.size() + work.released.size());
   collected(work);
   lock.unlock();
@@ -160,6 +169,7 @@ void Qcow2Writer::collected(WriteBack& work) noexcept {
 }
 
 Status Qcow2Writer::write(BlockDevice& container, const WriteBack& work) const {
+  if (Status s = flush_data(); !s) return s;
   if (Status s = write_all(container, work.contents); !s) return s;
   if (work.exposes || work.entries.empty()) {
     if (Status s = flush_below(container); !s) return s;

@@ -13,6 +13,8 @@ namespace qluks {
 
 namespace {
 
+constexpr uint64_t autoclear_kept = uint64_t{1} << qcow2_raw_data_file_bit;
+
 std::string bytes_text(uint64_t bytes) { return std::to_string(bytes) + " bytes"; }
 
 /* Without the lock for as long as it lives; what has to happen afterwards happens in any case. */
@@ -34,9 +36,11 @@ class Unlocked {
 
 } // namespace
 
-Qcow2Writer::Qcow2Writer(const Qcow2Header& header, Qcow2Map& map, Qcow2Refcounts refcounts, uint64_t tables_bytes_max)
+Qcow2Writer::Qcow2Writer(const Qcow2Header& header, Qcow2Map& map, Qcow2Refcounts refcounts, BlockDevice* data_file,
+                         uint64_t tables_bytes_max)
     : header_(header),
       map_(map),
+      data_file_(data_file),
       cluster_bits_(header.cluster_bits),
       tables_bytes_max_(tables_bytes_max),
       checked_(new std::atomic<uint32_t>[map.l1_entries()] {}),
@@ -66,13 +70,14 @@ void Qcow2Writer::leave() noexcept {
   --writers_;
 }
 
-/* Bits that a writer must clear unless it keeps what they promise; nothing else of the header changes. */
+/* Bits that a writer must clear unless it keeps what they promise; nothing else of the header changes.  That a data
+ * file can be read as it is stays true: it is given zeroes wherever the disk is. */
 Status Qcow2Writer::prepare_header(BlockDevice& container) const {
   if (header_.has_autoclear(qcow2_bitmaps_bit)) {
     log_warning("qcow2: the bitmaps of the image are not kept up to date, and are no longer valid");
   }
-  const be64 none = 0;
-  const auto bytes = std::as_bytes(std::span(&none, 1));
+  const be64 kept = header_.autoclear & autoclear_kept;
+  const auto bytes = std::as_bytes(std::span(&kept, 1));
   if (Status s = container.write(bytes, offsetof(Qcow2HeaderOnDisk, autoclear_features), Fua::no); !s) return s;
   return flush_below(container);
 }
@@ -89,7 +94,7 @@ Status Qcow2Writer::begin(BlockDevice& container) {
     changed_.notify_all();
   });
   Status s = check_small_tables(container);
-  if (s && header_.autoclear != 0) s = prepare_header(container);
+  if (s && (header_.autoclear & ~autoclear_kept) != 0) s = prepare_header(container);
   if (s) prepared_ = true;
   return s;
 }

@@ -36,7 +36,8 @@
 
 namespace qluks {
 
-/* The clusters that an L2 entry refers to: none, one, or those that a compressed stream touches. */
+/* The clusters of the container that an L2 entry refers to: none, one, or those that a compressed stream touches.  An
+ * external data file has no refcounts: each of its clusters is for one cluster of the guest disk. */
 HostClusters clusters_of(uint64_t word, const Qcow2Geometry& geometry) noexcept;
 
 /* The same, and whether the entry says that nobody else refers to them.  One that does not is about to be counted
@@ -51,10 +52,10 @@ HostReference reference_of(uint64_t word, const Qcow2Geometry& geometry) noexcep
 class Qcow2Writer {
  public:
   /* Reads and checks what has to be known before the first change.  An error says why this image is not written.
-   * Borrows the map, whose tables it changes.  `tables_bytes_max`: changed tables in memory beyond it are written
-   * back. */
+   * Borrows the map, whose tables it changes, and the external data file if there is one.  `tables_bytes_max`:
+   * changed tables in memory beyond it are written back. */
   static Result<std::unique_ptr<Qcow2Writer>> open(BlockDevice& container, const Qcow2Header& header, Qcow2Map& map,
-                                                   uint64_t tables_bytes_max);
+                                                   BlockDevice* data_file, uint64_t tables_bytes_max);
 
   /* May this connection write?  Where connections do not see each other's bytes at once, only one at a time may. */
   bool admit(const BlockDevice& container) noexcept;
@@ -123,11 +124,13 @@ class Qcow2Writer {
     uint64_t epoch = 0;
   };
 
-  Qcow2Writer(const Qcow2Header& header, Qcow2Map& map, Qcow2Refcounts refcounts, uint64_t tables_bytes_max);
+  Qcow2Writer(const Qcow2Header& header, Qcow2Map& map, Qcow2Refcounts refcounts, BlockDevice* data_file,
+              uint64_t tables_bytes_max);
 
   Status check_alive() const;
   Status prepare_header(BlockDevice& container) const;
   static Status flush_below(BlockDevice& container);
+  Status flush_data() const;
 
   /* With the lock; those that take it by reference let go of it while they wait. */
   Status load_block(Lock& lock, BlockDevice& container, uint64_t block);
@@ -159,6 +162,7 @@ class Qcow2Writer {
 
   const Qcow2Header header_;
   Qcow2Map& map_;
+  BlockDevice* const data_file_;
   const unsigned cluster_bits_;
   const uint64_t tables_bytes_max_;
   Quiescence quiescence_;

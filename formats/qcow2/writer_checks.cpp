@@ -14,6 +14,17 @@ namespace {
 
 tl::unexpected<Error> refuse(std::string why) { return fail(Errc::corrupt, std::move(why)); }
 
+/* Clusters of it are where the guest has them, so it has to be as long as the disk. */
+Status check_data_file(const Qcow2Header& header, const BlockDevice* data_file) {
+  if (data_file == nullptr) return ok();
+  if (!data_file->write_abilities().write) return fail(Errc::read_only, "the external data file is read-only");
+  const uint64_t needed = *checked_align_up<uint64_t>(header.size, sector_bytes);
+  if (data_file->size() >= needed) return ok();
+  return fail(Errc::out_of_bounds, "the external data file has " + std::to_string(data_file->size()) +
+                                       " bytes, and the disk " + std::to_string(needed) +
+                                       ": make it longer (truncate -s)");
+}
+
 } // namespace
 
 class Qcow2Writer::Checks {
@@ -115,19 +126,20 @@ class Qcow2Writer::Checks {
 };
 
 Result<std::unique_ptr<Qcow2Writer>> Qcow2Writer::open(BlockDevice& container, const Qcow2Header& header, Qcow2Map& map,
-                                                       uint64_t tables_bytes_max) {
+                                                       BlockDevice* data_file, uint64_t tables_bytes_max) {
   if (header.has(qcow2_dirty_bit)) return refuse("the image is marked dirty (incompatible bit 0)");
   if (header.has(qcow2_corrupt_bit)) return refuse("the image is marked corrupt (incompatible bit 1)");
-  if (header.has(qcow2_data_file_bit)) return refuse("the data is in an external file");
   if (map.l1_entries() < *qcow2_l1_entries_needed(header, header.size)) {
     return refuse("the L1 table goes on behind the end of the container");
   }
+  if (Status s = check_data_file(header, data_file); !s) return propagate(s);
   std::vector<be64> table((header.refcount_table_clusters << header.cluster_bits) / sizeof(be64));
   if (Status s = read_present(container, std::as_writable_bytes(std::span(table)), header.refcount_table_offset.bytes);
       !s) {
     return propagate(s, "refcount table");
   }
-  std::unique_ptr<Qcow2Writer> writer(new Qcow2Writer(header, map, Qcow2Refcounts(header, table), tables_bytes_max));
+  std::unique_ptr<Qcow2Writer> writer(
+      new Qcow2Writer(header, map, Qcow2Refcounts(header, table), data_file, tables_bytes_max));
   if (Status s = Checks(*writer, container).run(header); !s) return propagate(s);
   return writer;
 }
@@ -168,6 +180,7 @@ Status Qcow2Writer::check_slice(BlockDevice& container, const L2Place& place, co
 }
 
 HostClusters clusters_of(uint64_t word, const Qcow2Geometry& g) noexcept {
+  if (g.data_file) return {};
   if ((word & qcow2_compressed) != 0) {
     const Compressed stream = decode_compressed(word, g.cluster_bits);
     const uint64_t first = stream.at.bytes >> g.cluster_bits;

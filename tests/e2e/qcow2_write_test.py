@@ -4,6 +4,7 @@ is checked by qemu-img, which also reads back what is in it."""
 
 import os
 import random
+import signal
 
 import nbd
 import qluks
@@ -56,7 +57,7 @@ AES = ["encrypt.format=aes", "encrypt.key-secret=s"]
 class RandomChanges(TestCase):
     """write_guest changes an image and a model; what QEMU says of the image must be the model."""
 
-    def change(self, image, crypt=None, backing=None, threads=1, operations=120, seed=None):
+    def change(self, image, crypt=None, backing=None, data_file=None, threads=1, operations=120, seed=None):
         model = self.write("model.raw", self.content_of(image, crypt))
         self.give_room(image)
         seed = seed or random.randrange(1, 1 << 20)
@@ -65,6 +66,8 @@ class RandomChanges(TestCase):
             args += ["--passphrase", qluks.SECRET]
         if backing:
             args += ["--backing", backing]
+        if data_file:
+            args += ["--data-file", data_file]
         with self.subTest(seed=seed):
             qluks.run(os.path.join(os.environ["QLUKS_BUILD"], "write_guest"), *args, image, model)
             self.assert_clean(image, crypt)
@@ -140,6 +143,20 @@ class RandomChanges(TestCase):
                 self.assert_same(self.content_of(image), between)
                 self.assert_clean(image)
 
+    def test_external_data_file(self):
+        """One that can be read as it is stays so."""
+        data = self.path("data.raw")
+        for options, crypt in ((["cluster_size=4096"], None), (["data_file_raw=on"], None), (["extended_l2=on"], None),
+                               (["extended_l2=on", "data_file_raw=on"], None), (LUKS, "luks")):
+            for threads in (1, 4):
+                with self.subTest(options=options, threads=threads):
+                    image = self.empty(*options, f"data_file={data}")
+                    self.change(image, crypt, data_file=data, threads=threads)
+                    if "data_file_raw=on" in options:
+                        self.assertIn("data file raw: true", qluks.run("qemu-img", "info", image).stdout.decode())
+                        self.assert_same(self.read(data)[:SIZE], self.read(self.path("model.raw")))
+                    os.unlink(data)
+
     def test_threads(self):
         for options, crypt in ((["cluster_size=4096"], None), (["compat=1.1"], None), (LUKS, "luks"),
                                (["extended_l2=on"], None)):
@@ -155,6 +172,85 @@ class RandomChanges(TestCase):
 class Serving(TestCase):
     def serve(self, image, *args, **kwargs):
         return self.server("file", image, *args, **kwargs)
+
+    def test_disk_copied_into_an_external_data_file(self):
+        """A local file, and one that another server has."""
+        content = qluks.source_bytes(SIZE)
+        raw = self.write("source.raw", content)
+        for options, by_nbd in (([], False), (["data_file_raw=on"], False), ([], True), (["data_file_raw=on"], True)):
+            with self.subTest(options=options, by_nbd=by_nbd):
+                data = self.path("data.raw")
+                image = self.empty(*options, f"data_file={data}")
+                self.give_room(image)
+                where = self.server("file", data, "qluks-layers=raw") if by_nbd else None
+                server = self.serve(image, f"qluks-data-file={where.uri() if by_nbd else data}")
+                qluks.run("nbdcopy", "--flush", raw, server.uri())
+                with server.connect() as h:
+                    self.assert_same(qluks.read_all(h), content)
+                    h.trim(8 * CLUSTER, 0)
+                    h.zero(8 * CLUSTER, 16 * CLUSTER)
+                    h.zero(8 * CLUSTER, 32 * CLUSTER, nbd.CMD_FLAG_NO_HOLE)
+                    h.flush()
+                expected = bytearray(content)
+                for first in (0, 16, 32):
+                    expected[first * CLUSTER:(first + 8) * CLUSTER] = bytes(8 * CLUSTER)
+                server.stop()
+                if by_nbd:
+                    where.stop()
+                self.assert_clean(image)
+                self.assert_same(self.content_of(image), bytes(expected))
+                if options:
+                    self.assert_same(self.read(data)[:SIZE], bytes(expected))
+                os.unlink(data)
+
+    def test_external_data_file_that_is_not_written(self):
+        """It is read-only, or too short, or only the image names it, or another image writes it."""
+        data = self.path("data.raw")
+        image = self.empty(f"data_file={data}")
+        read_only = self.server("file", data, "qluks-layers=raw", options=["-r"])
+        short = self.write("short.raw", bytes(SIZE - 512))
+        for args, why in (([f"qluks-data-file={read_only.uri()}"], "the external data file is read-only"),
+                          ([f"qluks-data-file={short}"], f"data file has {SIZE - 512} bytes, and the disk {SIZE}"),
+                          ([f"qluks-backing-dir={self.dir}"], "the external data file is read-only")):
+            with self.subTest(why=why):
+                server = self.serve(image, *args)
+                with server.connect() as h:
+                    self.assertTrue(h.is_read_only())
+                self.assertEqual(len(server.lines("served read-only: qcow2: .*" + why)), 1)
+                server.stop()
+        os.mkdir(self.path("exports"))
+        for name in "ab":
+            os.link(image, self.path(f"exports/{name}"))
+        server = self.server("file", f"dir={self.path('exports')}", f"qluks-data-file={data}")
+        with server.connect("a") as first:
+            self.assertFalse(first.is_read_only())
+            with server.connect("b") as second:
+                self.assertTrue(second.is_read_only())
+        with server.connect("b") as second:
+            self.assertFalse(second.is_read_only())
+
+    def test_lost_connection_to_an_external_data_file(self):
+        """What it had acknowledged may be gone with it, so no flush succeeds any more; reads go on."""
+        data = self.path("data.raw")
+        image = self.empty(f"data_file={data}")
+        self.give_room(image)
+        where = self.server("file", data, "qluks-layers=raw")
+        server = self.serve(image, f"qluks-data-file={where.uri()}")
+        with server.connect() as h:
+            h.pwrite(b"a" * CLUSTER, 0)
+            h.flush()
+            h.pwrite(b"b" * CLUSTER, CLUSTER)
+            where.stop(signal.SIGKILL)
+            where.restart("file", data, "qluks-layers=raw")
+            with self.assertRaises(nbd.Error):
+                h.pwrite(b"c" * CLUSTER, CLUSTER)
+            for _ in range(2):
+                with self.assertRaises(nbd.Error) as error:
+                    h.flush()
+                self.assertEqual(error.exception.errno, "EIO")
+            self.assert_same(bytes(h.pread(CLUSTER, 0)), b"a" * CLUSTER)
+        server.stop()
+        self.assert_clean(image)
 
     def test_disk_copied_into_an_encrypted_image(self):
         content = qluks.source_bytes(SIZE)

@@ -110,6 +110,19 @@ class PowerCut(qluks.TestCase):
         aes = ["encrypt.format=aes", "encrypt.key-secret=s"]
         self.cut(self.image("cluster_size=512", *aes), "--passphrase", qluks.SECRET)
 
+    def test_external_data_file(self):
+        """Storage of its own, which is flushed by itself."""
+        data = self.path("data.raw")
+        for options in (["cluster_size=512"], ["cluster_size=512", "data_file_raw=on"],
+                        ["cluster_size=16k", "extended_l2=on"]):
+            with self.subTest(options=options):
+                large = "cluster_size=16k" in options
+                if os.path.exists(data):
+                    os.unlink(data)
+                image = self.image(*options, f"data_file={data}", size=5 * 16384 if large else SIZE,
+                                   room=16 * 16384 if large else 24 * 1024)
+                self.cut(image, "--data-file", data, parts=64 if large else 8)
+
     def test_storage_that_lies_about_flushes_is_found_out(self):
         self.cut(self.image("cluster_size=512"), "--lying")
 

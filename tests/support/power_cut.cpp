@@ -3,13 +3,15 @@
  *
  *      --passphrase TEXT   for an encrypted image
  *      --backing FILE      the backing file, raw
+ *      --data-file FILE    the external data file, which is storage of its own
  *      --length N          operations in a workload; 3 if it is not said
  *      --part K/N          only each N-th workload, from the K-th on
  *      --subsets N         all subsets of so many writes; of more, prefixes and random ones
  *      --lying             the storage acknowledges flushes and does nothing: bad states are expected
  *      --sample N DIR      keep each N-th state as a file
  *
- *      client:   write ── zero ── trim ── flush ── …       every sequence of the operations below, then a flush
+ *      client:   write ── zero ── trim ── flush ── …       every sequence of the operations below, some of them two at
+ *                                                          once, then a flush
  *      below:    w w │ w │ w w w │ …                       │ a flush: all before it is stable, of the rest any part
  *
  * Each state that storage may be left in is opened.  An independent check must find nothing but clusters that nobody
@@ -24,9 +26,11 @@
 #include <random>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/log.hpp"
+#include "base/window.hpp"
 #include "formats/luks/keyring.hpp"
 #include "formats/qcow2/layer.hpp"
 #include "tests/support/memory_device.hpp"
@@ -41,21 +45,26 @@ using Bytes = std::vector<std::byte>;
 using test::WriteCall;
 
 struct Arguments {
-  std::string passphrase, backing, image, sample_dir;
+  std::string passphrase, backing, data_file, image, sample_dir;
   unsigned length = 3, part = 0, parts = 1, subsets = 6;
   uint64_t sample = 0;
   bool lying = false;
 };
 
 bool parse(int argc, char** argv, Arguments& a) {
-  static const option known[] = {
-      {"passphrase", required_argument, nullptr, 'p'}, {"backing", required_argument, nullptr, 'b'},
-      {"length", required_argument, nullptr, 'l'},     {"part", required_argument, nullptr, 'k'},
-      {"subsets", required_argument, nullptr, 's'},    {"lying", no_argument, nullptr, 'y'},
-      {"sample", required_argument, nullptr, 'm'},     {nullptr, 0, nullptr, 0}};
+  static const option known[] = {{"passphrase", required_argument, nullptr, 'p'},
+                                 {"backing", required_argument, nullptr, 'b'},
+                                 {"length", required_argument, nullptr, 'l'},
+                                 {"part", required_argument, nullptr, 'k'},
+                                 {"subsets", required_argument, nullptr, 's'},
+                                 {"lying", no_argument, nullptr, 'y'},
+                                 {"sample", required_argument, nullptr, 'm'},
+                                 {"data-file", required_argument, nullptr, 'd'},
+                                 {nullptr, 0, nullptr, 0}};
   for (int c; (c = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
     if (c == 'p') a.passphrase = optarg;
     if (c == 'b') a.backing = optarg;
+    if (c == 'd') a.data_file = optarg;
     if (c == 'l') a.length = static_cast<unsigned>(std::stoul(optarg));
     if (c == 'k' && std::sscanf(optarg, "%u/%u", &a.part, &a.parts) != 2) return false;
     if (c == 's') a.subsets = static_cast<unsigned>(std::stoul(optarg));
@@ -79,24 +88,57 @@ Bytes load(const std::string& path) {
   return {bytes.begin(), bytes.end()};
 }
 
+/* Image and data file lie one behind the other, and each is flushed by itself. */
+class Part final : public BlockDevice {
+ public:
+  Part(test::WritableDevice& whole, unsigned number, uint64_t offset, uint64_t length)
+      : window_(whole, offset, length), number_(number) {}
+  uint64_t size() const noexcept override { return window_.size(); }
+  Limits limits() const noexcept override { return window_.limits(); }
+  WriteAbilities write_abilities() const noexcept override { return window_.write_abilities(); }
+  Status read(std::span<std::byte> dst, uint64_t offset) override { return window_.read(dst, offset); }
+  Result<Extent> extent(uint64_t offset, uint64_t max) override { return window_.extent(offset, max); }
+  Status write(std::span<const std::byte> src, uint64_t offset, Fua fua) override {
+    return here().write(src, offset, fua);
+  }
+  Status zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) override {
+    return here().zero(offset, length, mode, fua);
+  }
+  Status trim(uint64_t offset, uint64_t length, Fua fua) override { return here().trim(offset, length, fua); }
+  Status flush() override { return here().flush(); }
+
+ private:
+  BlockDevice& here() {
+    test::WritableDevice::part = number_;
+    return window_;
+  }
+  Window window_;
+  unsigned number_;
+};
+
 /* What a client does.  Offsets and lengths in clusters and bytes. */
 struct Operation {
   enum class Kind : uint8_t { write, fua, zero, trim, flush };
   Kind kind;
   uint64_t offset = 0;
   uint64_t length = 0;
+  /* Does the next one run at the same time, in a thread of its own?  They share no byte, and a flush comes first. */
+  bool with_next = false;
 };
+using Operations = std::vector<Operation>; /* one, or two at once */
 
-std::vector<Operation> operations(uint64_t cluster, uint64_t disk) {
+std::vector<Operations> operations(uint64_t cluster, uint64_t disk) {
   using Kind = Operation::Kind;
-  return {{Kind::write, cluster + 100, 50},              /* inside of a cluster */
-          {Kind::write, 0, 2 * cluster},                 /* whole ones */
-          {Kind::write, 2 * cluster - 30, cluster + 60}, /* across three */
-          {Kind::write, disk - 200, 200},                /* at the end */
-          {Kind::fua, cluster + 120, 10},                /* and stable */
-          {Kind::zero, cluster / 2, 2 * cluster},        /* with edges */
-          {Kind::trim, 0, 3 * cluster},                  /* frees */
-          {Kind::flush}};
+  return {{{Kind::write, cluster + 100, 50}},              /* inside of a cluster */
+          {{Kind::write, 0, 2 * cluster}},                 /* whole ones */
+          {{Kind::write, 2 * cluster - 30, cluster + 60}}, /* across three */
+          {{Kind::write, disk - 200, 200}},                /* at the end */
+          {{Kind::fua, cluster + 120, 10}},                /* and stable */
+          {{Kind::zero, cluster / 2, 2 * cluster}},        /* with edges */
+          {{Kind::trim, 0, 3 * cluster}},                  /* frees */
+          {{Kind::flush}},
+          {{Kind::write, 3 * cluster + 10, 20, true}, {Kind::write, 3 * cluster + 200, 100}}, /* one new cluster */
+          {{Kind::flush, 0, 0, true}, {Kind::write, cluster - 20, cluster}}};
 }
 
 /* What the guest disk held after each operation, and from which call below on. */
@@ -110,6 +152,11 @@ struct Step {
 class Proof {
  public:
   explicit Proof(const Arguments& arguments) : arguments_(arguments), start_(load(arguments.image)) {
+    image_bytes_ = start_.size();
+    if (!arguments.data_file.empty()) {
+      const Bytes data = load(arguments.data_file);
+      start_.insert(start_.end(), data.begin(), data.end());
+    }
     if (!arguments.passphrase.empty()) {
       keyring_.add_secret(SecureBuffer::copy_of(std::as_bytes(std::span(arguments.passphrase))));
     }
@@ -119,19 +166,22 @@ class Proof {
   }
 
   Status run() {
-    test::WritableDevice device(start_);
-    auto format = open_qcow2(device, keyring_, options_);
+    test::WritableDevice storage(start_);
+    Part device(storage, 0, 0, image_bytes_);
+    auto format = open(storage, device, options_);
     if (!format) return propagate(format);
+    if (!(*format)->why_read_only().empty()) return fail(Errc::read_only, (*format)->why_read_only());
     auto header = read_qcow2_header(device);
     if (!header) return propagate(header);
     const auto all = operations(header->cluster_size(), (*format)->stack_on(device)->size());
     uint64_t workloads = 1;
     for (unsigned i = 0; i < arguments_.length; ++i) workloads *= all.size();
     for (uint64_t w = arguments_.part; w < workloads; w += arguments_.parts) {
-      std::vector<Operation> chosen;
+      Operations chosen;
       name_.clear();
       for (uint64_t rest = w, i = 0; i < arguments_.length; ++i, rest /= all.size()) {
-        chosen.push_back(all[rest % all.size()]);
+        const Operations& next = all[rest % all.size()];
+        chosen.insert(chosen.end(), next.begin(), next.end());
         name_ += std::to_string(rest % all.size());
       }
       chosen.push_back({Operation::Kind::flush});
@@ -145,9 +195,16 @@ class Proof {
   const std::string& first_bad() const { return first_bad_; }
 
  private:
-  Status run_workload(const std::vector<Operation>& chosen) {
-    test::WritableDevice device(start_);
-    auto format = open_qcow2(device, keyring_, options_);
+  Result<std::unique_ptr<Qcow2Format>> open(test::WritableDevice& storage, BlockDevice& image, Qcow2Options options) {
+    const uint64_t data_bytes = start_.size() - image_bytes_;
+    if (data_bytes != 0) options.data_file = std::make_shared<Part>(storage, 1, image_bytes_, data_bytes);
+    return open_qcow2(image, keyring_, options);
+  }
+
+  Status run_workload(const Operations& chosen) {
+    test::WritableDevice storage(start_);
+    Part device(storage, 0, 0, image_bytes_);
+    auto format = open(storage, device, options_);
     if (!format) return propagate(format);
     const auto disk = (*format)->stack_on(device);
     steps_.clear();
@@ -156,33 +213,51 @@ class Proof {
     steps_.push_back({{Operation::Kind::flush}, content, 0, 0});
     may_be_zero_.assign(content.size(), false);
     uint8_t fill = 0x11;
-    for (const Operation& operation : chosen) {
-      Step step{operation, content, device.calls.size(), 0};
-      fill = static_cast<uint8_t>(fill + 0x11);
-      if (Status s = apply(*disk, step, std::byte{fill}); !s) return s;
-      step.answered = device.calls.size();
-      content = step.content;
-      steps_.push_back(std::move(step));
+    for (size_t i = 0; i < chosen.size(); ++i) {
+      std::vector<Step> at_once;
+      std::vector<std::thread> threads;
+      std::vector<Status> results(2, ok());
+      const size_t begun = storage.calls.size();
+      const size_t first = i;
+      for (;; ++i) {
+        fill = static_cast<uint8_t>(fill + 0x11);
+        at_once.push_back({chosen[i], note(chosen[i], content, std::byte{fill}), begun, 0});
+        if (!chosen[i].with_next) break;
+      }
+      const auto run = [&](size_t k) { results[k] = apply(*disk, chosen[first + k], at_once[k].content); };
+      for (size_t k = 1; k < at_once.size(); ++k) threads.emplace_back(run, k);
+      run(0);
+      for (std::thread& thread : threads) thread.join();
+      for (size_t k = 0; k < at_once.size(); ++k) {
+        if (!results[k]) return results[k];
+        at_once[k].answered = storage.calls.size();
+        steps_.push_back(std::move(at_once[k]));
+      }
     }
-    cut_everywhere(device.calls);
+    cut_everywhere(storage.calls);
     return ok();
   }
 
-  Status apply(BlockDevice& disk, Step& step, std::byte fill) {
-    const Operation& o = step.operation;
-    const auto at = step.content.begin() + static_cast<ptrdiff_t>(o.offset);
+  /* What the disk holds after it. */
+  const Bytes& note(const Operation& o, Bytes& content, std::byte fill) {
+    const auto at = content.begin() + static_cast<ptrdiff_t>(o.offset);
+    const bool writes = o.kind == Operation::Kind::write || o.kind == Operation::Kind::fua;
+    if (writes || o.kind == Operation::Kind::zero) std::fill_n(at, o.length, writes ? fill : std::byte{0});
+    if (o.kind == Operation::Kind::trim) {
+      std::fill_n(may_be_zero_.begin() + static_cast<ptrdiff_t>(o.offset), o.length, true);
+    }
+    return content;
+  }
+
+  static Status apply(BlockDevice& disk, const Operation& o, std::span<const std::byte> content) {
     switch (o.kind) {
       case Operation::Kind::write:
-      case Operation::Kind::fua: {
-        std::fill_n(at, o.length, fill);
-        const Bytes bytes(static_cast<size_t>(o.length), fill);
-        return disk.write(bytes, o.offset, o.kind == Operation::Kind::fua ? Fua::yes : Fua::no);
-      }
+      case Operation::Kind::fua:
+        return disk.write(content.subspan(static_cast<size_t>(o.offset), static_cast<size_t>(o.length)), o.offset,
+                          o.kind == Operation::Kind::fua ? Fua::yes : Fua::no);
       case Operation::Kind::zero:
-        std::fill_n(at, o.length, std::byte{0});
         return disk.zero(o.offset, o.length, ZeroMode::may_trim, Fua::no);
       case Operation::Kind::trim:
-        std::fill_n(may_be_zero_.begin() + static_cast<ptrdiff_t>(o.offset), o.length, true);
         return disk.trim(o.offset, o.length, Fua::no);
       default:
         return disk.flush();
@@ -217,13 +292,16 @@ class Proof {
       if (!is_flush && !is_fua && i + 1 != calls.size()) continue;
       cut(stable, calls, pending, i);
       if (is_flush) {
-        for (const size_t p : pending) put(stable, calls[p]);
-        pending.clear();
+        const auto is_of_part = [&](size_t p) { return calls[p].part == calls[i].part; };
+        for (const size_t p : pending) {
+          if (is_of_part(p)) put(stable, calls[p]);
+        }
+        std::erase_if(pending, is_of_part);
       } else if (is_fua) {
         forced_.insert(i); /* from now on it is there, whether what came before it is or not */
       }
     }
-    if (arguments_.lying)
+    if (arguments_.lying || !pending.empty())
       cut(stable, calls, pending, calls.size());
     else
       look(stable, calls.size());
@@ -262,7 +340,7 @@ class Proof {
 
   void look(const Bytes& image, size_t now) {
     ++states_;
-    std::string wrong = test::Qcow2Check(image).run();
+    std::string wrong = test::Qcow2Check(std::span(image).first(image_bytes_)).run();
     if (wrong.empty()) wrong = compare(image, now);
     if (arguments_.sample != 0 && states_ % arguments_.sample == 0) keep(image);
     if (wrong.empty()) return;
@@ -272,15 +350,16 @@ class Proof {
 
   void keep(const Bytes& image) const {
     std::ofstream file(arguments_.sample_dir + "/" + name_ + "-" + std::to_string(states_), std::ios::binary);
-    file.write(reinterpret_cast<const char*>(image.data()), static_cast<std::streamsize>(image.size()));
+    file.write(reinterpret_cast<const char*>(image.data()), static_cast<std::streamsize>(image_bytes_));
   }
 
   /* Each byte is what some operation since the last stable one has left. */
   std::string compare(const Bytes& image, size_t now) {
-    test::MemoryDevice device(image);
+    test::WritableDevice storage(image);
+    Part device(storage, 0, 0, image_bytes_);
     auto options = options_;
     options.read_only = true;
-    auto format = open_qcow2(device, keyring_, options);
+    auto format = open(storage, device, options);
     if (!format) return "does not open: " + format.error().what;
     Bytes content(steps_[0].content.size());
     if (Status s = (*format)->stack_on(device)->read(content, 0); !s) return "does not read: " + s.error().what;
@@ -305,7 +384,8 @@ class Proof {
   }
 
   const Arguments& arguments_;
-  const Bytes start_;
+  Bytes start_; /* the image, and the data file behind it */
+  uint64_t image_bytes_ = 0;
   Keyring keyring_;
   Qcow2Options options_;
   std::string name_;

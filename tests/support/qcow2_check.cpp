@@ -53,6 +53,7 @@ std::string Qcow2Check::run() {
   if (v3) order_ = static_cast<unsigned>(number(96, 4));
   if (order_ > 6) return "refcount_order";
   extended_ = v3 && (number(72, 8) >> 4 & 1) != 0;
+  data_file_ = v3 && (number(72, 8) >> 2 & 1) != 0;
   count_header();
   count_refcounts();
   count_snapshots();
@@ -117,14 +118,27 @@ void Qcow2Check::count_l1(uint64_t at, uint64_t entries, bool active, const std:
     if ((table & ((uint64_t{1} << bits_) - 1)) != 0) wrong("L2 table at " + text(table));
     refer(table, uint64_t{1} << bits_, "L2 table");
     if (active) check_copied(entry, table >> bits_, "L2 table");
-    count_l2(table, active);
+    count_l2(table, (i << bits_) / (extended_ ? 16 : 8), active);
   }
 }
 
-void Qcow2Check::count_l2(uint64_t at, bool active) {
+void Qcow2Check::check_in_data_file(uint64_t entry, uint64_t bitmap, uint64_t guest_cluster) {
+  const uint64_t host = entry & offset_bits;
+  if ((entry & is_compressed) != 0) wrong("a compressed cluster in a data file");
+  if (host == 0 && (entry & copied) == 0 && (bitmap & 0xffffffff) == 0) return;
+  if ((entry & copied) == 0) wrong("cluster of the data file at " + text(host) + ": COPIED is not set");
+  if (host != guest_cluster << bits_) wrong("guest cluster " + text(guest_cluster) + " is at " + text(host));
+}
+
+/* `first`: the guest cluster of its first entry. */
+void Qcow2Check::count_l2(uint64_t at, uint64_t first, bool active) {
   const uint64_t step = extended_ ? 16 : 8;
   for (uint64_t i = 0; i < uint64_t{1} << bits_ && error_.empty(); i += step) {
     const uint64_t entry = number(at + i, 8);
+    if (data_file_) {
+      check_in_data_file(entry, extended_ ? number(at + i + 8, 8) : 0, first + i / step);
+      continue;
+    }
     if ((entry & is_compressed) != 0) {
       const unsigned x = 62 - (bits_ - 8);
       const uint64_t host = entry & ((uint64_t{1} << x) - 1);
@@ -133,6 +147,7 @@ void Qcow2Check::count_l2(uint64_t at, bool active) {
       refer(host, sectors * 512 - host % 512, "compressed cluster");
       continue;
     }
+    if ((entry & 1) != 0 && number(4, 4) == 2) wrong("a zero cluster in version 2");
     const uint64_t host = entry & offset_bits;
     const uint64_t bitmap = extended_ ? number(at + i + 8, 8) : 0;
     if ((bitmap & bitmap >> 32 & 0xffffffff) != 0) wrong("a subcluster with data and zeroes");

@@ -27,7 +27,8 @@ class Qcow2Check {
   void count_extensions();
   void count_snapshots();
   void count_l1(uint64_t at, uint64_t entries, bool active, const std::string& what);
-  void count_l2(uint64_t at, bool active);
+  void count_l2(uint64_t at, uint64_t first, bool active);
+  void check_in_data_file(uint64_t entry, uint64_t bitmap, uint64_t guest_cluster);
   void check_copied(uint64_t entry, uint64_t cluster, const std::string& what);
   uint64_t refcount(uint64_t cluster);
   void wrong(const std::string& what) {
@@ -40,6 +41,7 @@ class Qcow2Check {
   unsigned bits_ = 0;
   unsigned order_ = 4;
   bool extended_ = false;
+  bool data_file_ = false; /* which has the clusters of the guest disk, each at its place */
 };
 
 } // namespace qluks::test

@@ -389,4 +389,21 @@ std::vector<StoredImage> stored_images() {
           qcow2_in_luks()};
 }
 
+std::vector<StoredImage> writable_images() {
+  constexpr uint64_t room_bytes = 160 << 10;
+  std::vector<StoredImage> images = stored_images();
+  std::erase_if(images, [](const StoredImage& image) {
+    return load_on_disk<be32>(image.files[0]) != qcow2_magic || image.name == "qcow2, snapshot";
+  });
+  for (StoredImage& image : images) {
+    Content& bytes = image.files[0];
+    Qcow2Image::set_copied(bytes);
+    Qcow2Image::count_clusters(bytes);
+    const uint64_t cluster_size = uint64_t{1} << load_on_disk<Qcow2HeaderOnDisk>(bytes).cluster_bits;
+    bytes.resize(bytes.size() + std::max(room_bytes, 3 * cluster_size), std::byte{0xa5});
+    if (image.name == "qcow2, data file") image.files[1].resize(image.guest.size());
+  }
+  return images;
+}
+
 } // namespace qluks::test

@@ -77,6 +77,9 @@ inline constexpr const char* stored_image_secret = "secret";
 /* All kinds.  Their guest disks hold data, zeroes and holes in runs of several lengths. */
 std::vector<StoredImage> stored_images();
 
+/* Those of them that are a qcow2 which can be written: its clusters are counted, and there is room behind them. */
+std::vector<StoredImage> writable_images();
+
 } // namespace qluks::test
 
 #endif

@@ -21,6 +21,7 @@ struct WriteCall {
   uint64_t length = 0;
   Fua fua = Fua::no;
   std::vector<std::byte> bytes = {}; /* of a write */
+  unsigned part = 0;                 /* of storage that is flushed in parts (see WritableDevice) */
 };
 
 class WritableDevice : public BlockDevice {
@@ -48,7 +49,7 @@ class WritableDevice : public BlockDevice {
     check("write", offset, src.size());
     if (fua == Fua::yes && !abilities.fua) throw std::logic_error("FUA that the device does not have");
     std::copy(src.begin(), src.end(), at(offset));
-    calls.push_back({WriteCall::Kind::write, offset, src.size(), fua, {src.begin(), src.end()}});
+    calls.push_back({WriteCall::Kind::write, offset, src.size(), fua, {src.begin(), src.end()}, part});
     return ok();
   }
 
@@ -56,7 +57,7 @@ class WritableDevice : public BlockDevice {
     const std::lock_guard lock(mutex_);
     check("zero", offset, length);
     std::fill_n(at(offset), length, std::byte{0});
-    calls.push_back({WriteCall::Kind::zero, offset, length, fua});
+    calls.push_back({WriteCall::Kind::zero, offset, length, fua, {}, part});
     return ok();
   }
 
@@ -64,18 +65,19 @@ class WritableDevice : public BlockDevice {
     const std::lock_guard lock(mutex_);
     check("trim", offset, length);
     std::fill_n(at(offset), length, std::byte{0});
-    calls.push_back({WriteCall::Kind::trim, offset, length, fua});
+    calls.push_back({WriteCall::Kind::trim, offset, length, fua, {}, part});
     return ok();
   }
 
   Status flush() override {
     const std::lock_guard lock(mutex_);
-    calls.push_back({WriteCall::Kind::flush});
+    calls.push_back({WriteCall::Kind::flush, 0, 0, Fua::no, {}, part});
     return ok();
   }
 
   std::vector<std::byte> bytes;
   std::vector<WriteCall> calls;
+  static inline thread_local unsigned part = 0; /* where the calls go that this thread makes now */
   WriteAbilities abilities{
       .write = true, .flush = true, .fua = true, .trim = true, .zero = true, .fast_zero = true, .multi_conn = true};
 

@@ -9,6 +9,7 @@
  *      --threads N         each in a part of the disk of its own, which is not made of whole clusters
  *      --passphrase TEXT   for an encrypted image
  *      --backing FILE      the backing file, raw
+ *      --data-file FILE    the external data file
  *      --sizes N           no write is longer than that
  *
  * The layers without nbdkit.  Now and then what was written is read back; at the end all of it is.  QEMU then checks
@@ -28,6 +29,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/file_device.hpp"
 #include "base/log.hpp"
 #include "base/system_message.hpp"
 #include "formats/luks/keyring.hpp"
@@ -82,21 +84,26 @@ struct Arguments {
   unsigned threads = 1;
   uint64_t longest = 300000;
   bool hostile = false;
-  std::string passphrase, backing, image, model;
+  std::string passphrase, backing, data_file, image, model;
 };
 
 bool parse(int argc, char** argv, Arguments& a) {
-  static const option known[] = {
-      {"seed", required_argument, nullptr, 's'},    {"operations", required_argument, nullptr, 'o'},
-      {"threads", required_argument, nullptr, 't'}, {"passphrase", required_argument, nullptr, 'p'},
-      {"backing", required_argument, nullptr, 'b'}, {"sizes", required_argument, nullptr, 'z'},
-      {"hostile", no_argument, nullptr, 'h'},       {nullptr, 0, nullptr, 0}};
+  static const option known[] = {{"seed", required_argument, nullptr, 's'},
+                                 {"operations", required_argument, nullptr, 'o'},
+                                 {"threads", required_argument, nullptr, 't'},
+                                 {"passphrase", required_argument, nullptr, 'p'},
+                                 {"backing", required_argument, nullptr, 'b'},
+                                 {"sizes", required_argument, nullptr, 'z'},
+                                 {"hostile", no_argument, nullptr, 'h'},
+                                 {"data-file", required_argument, nullptr, 'd'},
+                                 {nullptr, 0, nullptr, 0}};
   for (int c; (c = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
     if (c == 's') a.seed = static_cast<unsigned>(std::stoul(optarg));
     if (c == 'o') a.operations = static_cast<unsigned>(std::stoul(optarg));
     if (c == 't') a.threads = static_cast<unsigned>(std::stoul(optarg));
     if (c == 'p') a.passphrase = optarg;
     if (c == 'b') a.backing = optarg;
+    if (c == 'd') a.data_file = optarg;
     if (c == 'z') a.longest = std::stoull(optarg);
     if (c == 'h') a.hostile = true;
     if (c == '?') return false;
@@ -251,6 +258,11 @@ Status run(const Arguments& arguments) {
   PlainFile file(arguments.image);
   Qcow2Options options;
   if (!arguments.backing.empty()) options.backing = std::make_shared<PlainFile>(arguments.backing);
+  if (!arguments.data_file.empty()) {
+    auto data = FileDevice::open(arguments.data_file, FileDevice::Access::write);
+    if (!data) return propagate(data);
+    options.data_file = std::move(*data);
+  }
   auto format = open_qcow2(file, keyring, options);
   if (!format) return propagate(format);
   const auto disk = (*format)->stack_on(file);

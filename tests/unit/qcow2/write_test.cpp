@@ -57,10 +57,10 @@ class Qcow2Write : public testing::Test {
     return std::move(image.bytes());
   }
 
-  void open() {
+  void open(const Qcow2Options& options = {}) {
     disk.reset();
     Keyring keyring;
-    auto opened = open_qcow2(storage, keyring, {});
+    auto opened = open_qcow2(storage, keyring, options);
     ASSERT_TRUE(opened);
     ASSERT_EQ((*opened)->why_read_only(), "");
     format = std::move(*opened);
@@ -203,6 +203,27 @@ TEST_F(Qcow2Write, FailedWriteBackEndsWritingAndNotReading) {
   EXPECT_FALSE(disk->flush());
   EXPECT_EQ(read(0, cluster), filled(cluster, 1));
   EXPECT_EQ(storage.bytes[l1_at + 6], std::byte{0});
+}
+
+class Qcow2ManyTables : public Qcow2Write {
+ protected:
+  static constexpr uint64_t small = 512;
+  static constexpr uint64_t per_table = 64 * small;
+  Qcow2ManyTables() : Qcow2Write(Qcow2Image({.size = 32 * per_table, .cluster_bits = 9}), 3000) {}
+};
+
+/* Also with a cache that keeps next to nothing. */
+TEST_F(Qcow2ManyTables, FailedWriteBackLeavesWhatWasAcknowledgedToReaders) {
+  for (uint64_t at = 0; at < 32 * per_table; at += per_table) write(at, 2 * small, 1);
+  ASSERT_TRUE(disk->flush());
+  open({.cache_bytes = 4096});
+  ASSERT_TRUE(disk->trim(0, small, Fua::no));
+  write(9 * small, small, 3);
+  storage.fails = true;
+  EXPECT_FALSE(disk->flush());
+  for (uint64_t at = 0; at < 32 * per_table; at += per_table) read(at, 1); /* what may push tables out */
+  EXPECT_EQ(read(0, small), filled(small, 0));
+  EXPECT_EQ(read(9 * small, small), filled(small, 3));
 }
 
 TEST_F(Qcow2Write, ClientsBufferIsLeftAlone) {
