@@ -83,7 +83,7 @@ void Connection::find_abilities() {
 /* `write` makes the change; what is to be stable and cannot be said below is flushed behind it. */
 template <class WriteFn>
 Status Connection::write_with(Fua fua, WriteFn&& write) {
-  unflushed_ = true;
+  image_->writes().written = true;
   if (Status s = write(fua_below_ ? fua : Fua::no); !s) return s;
   return fua == Fua::yes && !fua_below_ ? flush() : ok();
 }
@@ -93,6 +93,8 @@ Status Connection::write(std::span<const std::byte> src, uint64_t offset, Fua fu
 }
 
 Status Connection::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
+  const bool fast = mode == ZeroMode::fast_keep || mode == ZeroMode::fast_may_trim;
+  if (fast && !abilities_.fast_zero) return fail(Errc::not_fast, "zeroes of this image have to be written");
   return write_with(fua, [&](Fua below) { return top().zero(offset, length, mode, below); });
 }
 
@@ -101,15 +103,11 @@ Status Connection::trim(uint64_t offset, uint64_t length, Fua fua) {
 }
 
 Status Connection::flush() {
-  return image_->writes().flushes.run([&] {
-    unflushed_ = false; /* before: what is written meanwhile is not covered */
-    Status s = top().flush();
-    if (!s) unflushed_ = true;
-    return s;
-  });
+  return image_->writes().flushes.run([&] { return top().flush(); });
 }
 
-Status Connection::finalize() { return abilities_.flush && unflushed_ ? flush() : ok(); }
+/* Whoever wrote: clusters that were freed while others had requests under way come back with the last one to leave. */
+Status Connection::finalize() { return abilities_.flush && image_->writes().written ? flush() : ok(); }
 
 Status Connection::extents(uint64_t offset, uint64_t length, bool only_one, nbdkit_extents* extents) {
   const double start = monotonic_seconds();

@@ -3,7 +3,6 @@
 #ifndef QLUKS_PLUGIN_CONNECTION_HPP
 #define QLUKS_PLUGIN_CONNECTION_HPP
 
-#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,7 +60,6 @@ class Connection {
   std::string description_;
   WriteAbilities abilities_;
   bool fua_below_ = false;
-  std::atomic<bool> unflushed_{false};
 };
 
 } // namespace qluks

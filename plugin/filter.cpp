@@ -223,7 +223,9 @@ const WriteAbilities& abilities(void* handle) { return connection(handle).write_
 int can_write(nbdkit_next* /*next*/, void* handle) { return abilities(handle).write; }
 int can_flush(nbdkit_next* /*next*/, void* handle) { return abilities(handle).flush; }
 int can_trim(nbdkit_next* /*next*/, void* handle) { return abilities(handle).trim; }
-int can_fast_zero(nbdkit_next* /*next*/, void* handle) { return abilities(handle).fast_zero; }
+/* Offered wherever zeroing is, and answered at once, be it with "not supported": nbdkit 1.32 aborts when a client asks
+ * for what was not offered. */
+int can_fast_zero(nbdkit_next* /*next*/, void* handle) { return abilities(handle).write; }
 int can_multi_conn(nbdkit_next* /*next*/, void* handle) {
   return !abilities(handle).write || abilities(handle).multi_conn;
 }

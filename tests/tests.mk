@@ -231,6 +231,7 @@ EXTRA_DIST += \
 	$(recipe_tests) \
 	tests/recipes/documented.py \
 	tests/support/luks_secrets.py \
+	tests/support/parallel_writes.py \
 	tests/support/process_memory.py \
 	tests/support/qluks.py \
 	tests/support/raw_nbd.py \

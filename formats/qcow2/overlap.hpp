@@ -33,6 +33,9 @@ const char* name_of(Qcow2Part part) noexcept;
 
 class Qcow2Metadata {
  public:
+  /* What one structure costs in memory, about. */
+  static constexpr uint64_t entry_bytes = 80;
+
   /* What is in the first of these clusters that hold metadata. */
   std::optional<Qcow2Part> find(HostClusters clusters) const;
 
@@ -40,6 +43,17 @@ class Qcow2Metadata {
   void add(HostClusters clusters, Qcow2Part part);
   /* What lies in these is no longer in use. */
   void remove(HostClusters clusters) noexcept;
+
+  /* Calls visit(HostClusters, Qcow2Part) for each, in order of their places, until it returns an error.  It may find, not
+   * change. */
+  template <class Visit>
+  Status for_each(Visit visit) const {
+    const std::shared_lock lock(mutex_);
+    for (const auto& [first, entry] : parts_) {
+      if (Status s = visit(HostClusters{first, entry.end - first}, entry.part); !s) return s;
+    }
+    return ok();
+  }
 
  private:
   struct Entry {

@@ -25,6 +25,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -169,6 +170,7 @@ class Qcow2Writer {
   RangeLock cluster_locks_;
   RangeLock sector_locks_;
   RangeLock table_locks_; /* by L1 index */
+  std::optional<Qcow2Cache::TableRoom> metadata_room_;
   Qcow2Metadata metadata_;
   std::unique_ptr<std::atomic<uint32_t>[]> checked_; /* by L1 index: a bit for each slice */
 

@@ -3,6 +3,7 @@
  * metadata.  L2 tables are looked at before the first change if they are few, else each when it is first used for
  * writing: what contradicts the refcounts there may be found too late by then. */
 #include "base/checked.hpp"
+#include "base/shutdown.hpp"
 #include "base/window.hpp"
 #include "formats/qcow2/snapshot.hpp"
 #include "formats/qcow2/writer.hpp"
@@ -41,11 +42,15 @@ class Qcow2Writer::Checks {
       s = add(Qcow2Part::bitmap_directory, h.bitmap_directory->at, h.bitmap_directory->length);
     if (s) s = add_refcount_blocks();
     if (s) s = add_snapshots(h);
-    if (s) s = add_l2_tables();
-    return s ? check_refcounts() : s;
+    if (s) s = add_l2_tables(h);
+    if (s) s = check_refcounts();
+    return s ? take_room() : s;
   }
 
  private:
+  /* A disk of 64 TiB has 2^18 in clusters of 64 KiB, and one of 2 TiB 2^20 in clusters of 4 KiB. */
+  static constexpr uint64_t structures_max = 1 << 20;
+
   Status add(Qcow2Part part, HostOffset at, uint64_t length) {
     if (length == 0) return ok();
     const std::string name = std::string(name_of(part)) + " at " + hex(at.bytes);
@@ -57,9 +62,11 @@ class Qcow2Writer::Checks {
     if (!range_fits(first, clusters.count, end)) {
       return refuse(name + ": behind the end of the container (" + hex(container_.size()) + ")");
     }
+    if (++structures_ > structures_max) {
+      return refuse("the image has more than " + std::to_string(structures_max) + " L2 tables and refcount blocks");
+    }
     if (const auto other = writer_.metadata_.find(clusters)) return refuse(name + ": overlaps the " + name_of(*other));
     writer_.metadata_.add(clusters, part);
-    added_.push_back({clusters, part});
     return ok();
   }
 
@@ -83,33 +90,54 @@ class Qcow2Writer::Checks {
     return ok();
   }
 
-  Status add_l2_tables() {
+  Status add_l2_tables(const Qcow2Header& h) {
     for (uint64_t i = 0; i < writer_.map_.l1_entries(); ++i) {
-      const uint64_t at = writer_.map_.l1_entry(i) & qcow2_offset_mask;
-      if (at == 0) continue;
-      if (Status s = add(Qcow2Part::l2_table, {at}, uint64_t{1} << bits_); !s) return s;
+      if (Status s = add_l2_table(writer_.map_.l1_entry(i)); !s) return s;
+    }
+    /* What the L1 table holds behind the disk leads to tables as well. */
+    std::vector<be64> entries(4096);
+    for (uint64_t i = writer_.map_.l1_entries(); i < h.l1_entries; i += entries.size()) {
+      entries.resize(static_cast<size_t>(std::min<uint64_t>(entries.size(), h.l1_entries - i)));
+      const auto bytes = std::as_writable_bytes(std::span(entries));
+      if (Status s = read_present(container_, bytes, h.l1_offset.bytes + i * sizeof(be64), "L1 table"); !s) return s;
+      for (const uint64_t entry : entries) {
+        if (Status s = add_l2_table(entry); !s) return s;
+      }
     }
     return ok();
   }
 
+  /* One that the entry says is ours alone has to be. */
+  Status add_l2_table(uint64_t entry) {
+    const uint64_t at = entry & qcow2_offset_mask;
+    if (at == 0) return ok();
+    if (Status s = add(Qcow2Part::l2_table, {at}, uint64_t{1} << bits_); !s) return s;
+    if ((entry & qcow2_copied) == 0) return ok();
+    auto count = writer_.refcount(lock_, container_, at >> bits_);
+    if (!count) return propagate(count);
+    return *count == 1 ? ok() : contradiction(at >> bits_, Qcow2Part::l2_table, *count);
+  }
+
   /* Nobody else may refer to what we change in place. */
   Status check_refcounts() {
-    for (const auto& [clusters, part] : added_) {
+    Status s = writer_.metadata_.for_each([&](HostClusters clusters, Qcow2Part part) -> Status {
+      if (shutting_down()) return given_up();
       for (uint64_t i = 0; i < clusters.count; ++i) {
         auto count = writer_.refcount(lock_, container_, clusters.first + i);
         if (!count) return propagate(count);
         const bool may_be_shared = part == Qcow2Part::l2_table;
         if (*count == 0 || (*count != 1 && !may_be_shared)) return contradiction(clusters.first + i, part, *count);
       }
-    }
-    for (uint64_t i = 0; i < writer_.map_.l1_entries(); ++i) {
-      const uint64_t entry = writer_.map_.l1_entry(i);
-      if ((entry & qcow2_offset_mask) == 0 || (entry & qcow2_copied) == 0) continue;
-      const uint64_t cluster = (entry & qcow2_offset_mask) >> bits_;
-      auto count = writer_.refcount(lock_, container_, cluster);
-      if (!count) return propagate(count);
-      if (*count != 1) return contradiction(cluster, Qcow2Part::l2_table, *count);
-    }
+      return ok();
+    });
+    return s;
+  }
+
+  /* What is known of them stays in memory as long as the image is open, and is counted for all images together. */
+  Status take_room() {
+    auto room = writer_.map_.cache().room_for_table(structures_ * Qcow2Metadata::entry_bytes);
+    if (!room) return propagate(room, "what has to be known of the L2 tables");
+    writer_.metadata_room_.emplace(std::move(*room));
     return ok();
   }
 
@@ -122,7 +150,7 @@ class Qcow2Writer::Checks {
   BlockDevice& container_;
   unsigned bits_;
   Lock lock_;
-  std::vector<std::pair<HostClusters, Qcow2Part>> added_;
+  uint64_t structures_ = 0;
 };
 
 Result<std::unique_ptr<Qcow2Writer>> Qcow2Writer::open(BlockDevice& container, const Qcow2Header& header, Qcow2Map& map,

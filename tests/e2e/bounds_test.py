@@ -37,6 +37,32 @@ def huge_qcow2(path):
     return path
 
 
+def tables_without_end(path, tables):
+    """So many empty L2 tables of 512 bytes, each counted, for a disk of 32 KiB each."""
+    cluster = 512
+    l1_clusters = -(-tables * 8 // cluster)
+    before = 1 + l1_clusters
+    # Blocks of 256 counts, which count themselves, and their table.
+    blocks = -(-(before + tables) // 255) + 64
+    table_clusters = -(-blocks * 8 // cluster)
+    first_block = before + tables
+    table_at = first_block + blocks
+    used = table_at + table_clusters
+    assert used <= blocks * 256
+    header = struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 9, tables * 32768, 0, tables, cluster,
+                         table_at * cluster, table_clusters, 0, 0, 0, 0, 0, 4, 104)
+    with open(path, "wb") as f:
+        f.write(header)
+        f.seek(cluster)
+        f.write(b"".join(struct.pack(">Q", (before + i) * cluster | 1 << 63) for i in range(tables)))
+        f.seek(first_block * cluster)
+        f.write(b"\0\1" * used)
+        f.seek(table_at * cluster)
+        f.write(b"".join(struct.pack(">Q", (first_block + i) * cluster) for i in range(blocks)))
+        f.truncate((used + 64) * cluster)
+    return path
+
+
 def read_at_random(server, size):
     """As many requests at once as nbdkit has threads, on each connection."""
     def read(seed):
@@ -95,6 +121,53 @@ class Memory(qluks.TestCase):
         qluks.run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=2M", raw, image)
         self.assert_takes(BUFFERS_MIB + CACHE_MIB + 64, read_at_random, image)
 
+    def test_writing(self):
+        """Sixteen connections, at random, into a disk whose tables do not fit into the cache."""
+        for cluster in (65536, 4096):
+            image = self.path("image.qcow2")
+            qluks.run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"cluster_size={cluster}", image, "64G")
+            os.truncate(image, 1 << 30)
+
+            def write_at_random(server, size):
+                def write(seed):
+                    rng = random.Random(seed)
+                    data = rng.randbytes(65536)
+                    with server.connect() as h:
+                        for i in range(60):
+                            h.pwrite(data[:rng.choice([4096, 65536])], rng.randrange(size - 65536) & ~511)
+                            if i % 16 == 15:
+                                h.flush()
+
+                qluks.in_threads(16, write)
+
+            cache_mib = 8
+            self.assert_takes(2 * cache_mib + 64, write_at_random, image, f"qluks-cache-size={cache_mib}M")
+            qluks.run("qemu-img", "check", image)
+
+    def test_tables_that_have_to_be_known_for_writing(self):
+        """They are counted for all images of a server together; beyond the limit an image is served read-only."""
+        directory = self.path("exports")
+        os.mkdir(directory)
+        image = tables_without_end(self.path("image.qcow2"), 400_000)
+        for i in range(12):
+            os.link(image, f"{directory}/{i}")
+        server = self.server("file", f"dir={directory}")
+        held = [server.connect(str(i)) for i in range(12)]
+        writable = [not connection.h.is_read_only() for connection in held]
+        self.assertTrue(writable[0] and not writable[-1], writable)
+        self.assertIn("the tables of all open images have", server.lines("served read-only: ")[0])
+        self.assertLess(process_memory.resident_kib_most(server.pid) / 1024, 256 + 64 + 128)
+        for connection in held:
+            connection.h.shutdown()
+        with server.connect("11") as h:
+            self.assertFalse(h.is_read_only())
+        server.stop()
+        too_many = tables_without_end(self.path("too-many.qcow2"), 1_050_000)
+        server = self.server("file", too_many)
+        with server.connect() as h:
+            self.assertTrue(h.is_read_only())
+        self.assertRegex(server.lines("served read-only: ")[0], "more than 1048576 L2 tables and refcount blocks")
+
     def test_tables_of_a_huge_disk(self):
         image = huge_qcow2(self.path("huge.qcow2"))
         for cache_mib in (4, CACHE_MIB):
@@ -110,6 +183,43 @@ class Time(qluks.TestCase):
             start = time.monotonic()
             with server.connect():
                 self.assertLess(time.monotonic() - start, SECONDS_TO_OPEN)
+
+    def test_opening_for_writing(self):
+        """64 TiB: empty, and with a table for each part of it."""
+        empty = self.path("empty.qcow2")
+        qluks.run("qemu-img", "create", "-q", "-f", "qcow2", empty, "64T")
+        os.truncate(empty, 64 * qluks.MIB)
+        for image in (empty, tables_without_end(self.path("tables.qcow2"), 1_000_000)):
+            server = self.server("file", image)
+            start = time.monotonic()
+            with server.connect() as h:
+                self.assertFalse(h.is_read_only())
+                h.pwrite(b"x" * 512, h.get_size() - 512)
+                h.flush()
+                self.assertLess(time.monotonic() - start, SECONDS_TO_OPEN)
+            server.stop()
+            qluks.run("qemu-img", "check", image)
+
+    def test_what_a_client_leaves_to_be_written_is_bounded(self):
+        """Tables fill a quarter of the cache at the most: 64 slices here, with their refcounts."""
+        image = self.path("image.qcow2")
+        qluks.run("qemu-img", "create", "-q", "-f", "qcow2", image, "512G")
+        os.truncate(image, 256 * qluks.MIB)
+        log = self.path("requests")
+        server = self.server("file", image, "qluks-cache-size=1M", f"logfile={log}", filters=["log"])
+        with server.connect() as h:
+            for i in range(300):
+                h.pwrite(b"x" * 512, i << 30)
+            h.pread(512, 0)
+            with open(log) as f:
+                written = f.read().count("Write id=")
+        server.wait_for(r"qluks: .*finalize|file: close|close$")
+        server.stop()
+        with open(log) as f:
+            at_the_end = f.read().count("Write id=") - written
+        self.assertGreater(at_the_end, 0)
+        self.assertLess(at_the_end, 64 + 64 // 16 + 64)
+        qluks.run("qemu-img", "check", image)
 
     def test_stopping_while_clients_read(self):
         """nbdkit tells them, and ends when they have left."""

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import struct
 import tempfile
 
@@ -360,6 +361,177 @@ class Connections(TestCase):
             client.send(rng.randbytes(100))
         except raw_nbd.Closed:
             pass
+
+
+class Writers(TestCase):
+    """Of an image that is theirs to change.  It stays one that QEMU likes, and holds what was acknowledged."""
+
+    CLUSTER = 65536
+
+    def writable_images(self):
+        content = self.content
+        room = 16 * qluks.MIB
+        for name, make, args in (("luks2", self.luks2, [PASS]), ("qcow2", self.qcow2, []),
+                                 ("small", lambda *a: self.qcow2(*a, 3, 512), []),
+                                 ("crypt", self.qcow2_luks, [PASS])):
+            image = make(name, content)
+            if name != "luks2":
+                os.truncate(image, os.path.getsize(image) + room)
+            yield image, args
+
+    def check(self, image, args):
+        if not image.endswith("luks2"):
+            crypt = ",encrypt.format=luks,encrypt.key-secret=s" if args else ""
+            done = qluks.run("qemu-img", "check", *qluks.qemu_secret(), "--image-opts",
+                             f"driver=qcow2,file.filename={image}{crypt}", check=False)
+            self.assertEqual(done.returncode, 0, done.stdout.decode() + done.stderr.decode())
+
+    def commands(self):
+        fua, no_hole, fast = raw_nbd.FLAG_FUA, raw_nbd.FLAG_NO_HOLE, raw_nbd.FLAG_FAST_ZERO
+        yield from ((CMD_WRITE, 0), (CMD_WRITE, fua), (raw_nbd.CMD_TRIM, 0), (raw_nbd.CMD_TRIM, fua))
+        yield from ((CMD_WRITE_ZEROES, flags) for flags in (0, fua, no_hole, fast, no_hole | fast, fua | no_hole | fast))
+
+    def ask_and_follow(self, client, model, command, flags, offset, length, is_luks):
+        """One request, and what it does to the model.  What is trimmed of a LUKS volume decrypts to noise."""
+        data = os.urandom(length) if command == CMD_WRITE else b""
+        error, _ = client.ask(command, offset, length, flags, data)
+        if length == 0 or offset + length > len(model):
+            self.assertIn(error, (EINVAL, raw_nbd.ENOSPC), (command, flags, offset, length))
+        elif flags & raw_nbd.FLAG_FAST_ZERO and error != 0:
+            self.assertIn(error, (raw_nbd.ENOTSUP, EINVAL))  # not offered at all by LUKS
+        elif error == 0:
+            if command == raw_nbd.CMD_TRIM:
+                now = client.ask(CMD_READ, offset, length)[1]
+                self.assertTrue(is_luks or all(b in (0, old) for b, old in zip(now, model[offset:offset + length])))
+                data = now
+            model[offset:offset + length] = data if data else bytes(length)
+        else:
+            self.assertIn((command, error), ((raw_nbd.CMD_TRIM, EINVAL), (raw_nbd.CMD_TRIM, raw_nbd.ENOTSUP)))
+
+    def test_changes_of_any_range(self):
+        c = self.CLUSTER
+        for image, args in self.writable_images():
+            is_luks = image.endswith("luks2")
+            server = self.server("file", image, *args, "qluks-discard=true")
+            model = bytearray(self.content)
+            size = len(model)
+            with self.client(server) as client:
+                self.assertEqual(client.go(), size)
+                for command, flags in self.commands():
+                    for offset in (0, 1, 511, c - 1, c, size - 512, size - 1, size, 1 << 63, (1 << 64) - 1):
+                        for length in (0, 1, 513, c, 2 * c + 1):
+                            self.ask_and_follow(client, model, command, flags, offset, length, is_luks)
+                for command, flags in self.commands():
+                    if command != CMD_WRITE:
+                        for length in (size, size + 1, 1 << 31, LENGTH_MAX):
+                            self.ask_and_follow(client, model, command, flags, 0, length, is_luks)
+            self.assert_well(server, bytes(model))
+            server.stop()
+            self.check(image, args)
+
+    def test_every_command_and_flag(self):
+        for image, args in self.writable_images():
+            server = self.server("file", image, *args)
+            for command in (*range(12), 0x7fff, 0xffff):
+                for flags in (0, *(1 << bit for bit in range(16)), 0xffff):
+                    with self.client(server) as client:
+                        client.go()
+                        client.send(raw_nbd.request(command, 4096, 512, flags=flags) +
+                                    (bytes(512) if command == CMD_WRITE else b""))
+                        client.end_sending()
+                        self.assertTrue(client.is_closed())
+            with server.connect() as h:
+                self.assert_same(bytes(h.pread(4096, 0)), self.content[:4096])
+            self.assertEqual(server.lines("internal error"), [])
+            server.stop()
+            self.check(image, args)
+
+    def test_four_gib_at_once(self):
+        """Zeroes, fast zeroes and trim of a disk that is larger than that, with something in it here and there."""
+        for cluster in (65536, 4096):
+            image = self.path("large.qcow2")
+            qluks.run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"cluster_size={cluster}", image, "9G")
+            os.truncate(image, 64 * qluks.MIB)
+            server = self.server("file", image)
+            with self.client(server) as client:
+                client.go()
+                for command, flags in self.commands():
+                    if command == CMD_WRITE:
+                        continue
+                    for at in (0, GIB, 4 * GIB - 512, 4 * GIB):
+                        self.assertEqual(client.ask(CMD_WRITE, at, 512, 0, b"x" * 512)[0], 0)
+                    error, _ = client.ask(command, 512, LENGTH_MAX - 511, flags)
+                    self.assertIn(error, (0, raw_nbd.ENOTSUP), (command, flags))
+                    if error == 0:
+                        got = client.ask(CMD_READ, GIB, 512)[1]
+                        self.assertEqual(got, bytes(512))
+                    self.assertEqual(client.ask(CMD_READ, 4 * GIB, 512)[1], b"x" * 512)
+            server.stop()
+            self.check(image, [])
+
+    def test_flush_storm(self):
+        """Sixteen connections send flushes and writes by the hundred before they look at a reply."""
+        for image, args in self.writable_images():
+            server = self.server("file", image, *args)
+
+            def storm(number):
+                with self.client(server) as client:
+                    client.go()
+                    requests = []
+                    for i in range(100):
+                        requests.append(raw_nbd.request(raw_nbd.CMD_FLUSH, 0, 0, 3 * i))
+                        requests.append(raw_nbd.request(CMD_WRITE, number * 4096, 4096, 3 * i + 1, raw_nbd.FLAG_FUA * (i % 2)) +
+                                        bytes([number + 1]) * 4096)
+                        requests.append(raw_nbd.request(raw_nbd.CMD_TRIM, (20 + number) * self.CLUSTER, self.CLUSTER, 3 * i + 2))
+                    client.send(b"".join(requests))
+                    answered = {client.reply()[0] for _ in range(len(requests))}
+                    self.assertEqual(len(answered), len(requests))
+
+            qluks.in_threads(16, storm)
+            with server.connect() as h:
+                for number in range(16):
+                    self.assertEqual(bytes(h.pread(4096, number * 4096)), bytes([number + 1]) * 4096)
+            server.stop()
+            self.check(image, args)
+
+    def test_sixty_four_in_one_cluster_that_leave_in_the_middle(self):
+        for image, args in self.writable_images():
+            copy = image + "-" + os.path.basename(image)
+
+            def fresh_server():
+                shutil.copyfile(image, copy)
+                return self.server("file", copy, *args)
+
+            self.outlives(fresh_server, self.write_and_leave)
+            self.check(copy, args)
+            server = self.read_only(copy, *args)
+            with server.connect() as h:
+                found = bytes(h.pread(self.CLUSTER, 30 * self.CLUSTER))
+            server.stop()
+            self.assertNotEqual(found, bytes(self.CLUSTER))
+            for sector in range(0, self.CLUSTER, 512):
+                self.assertEqual(len(set(found[sector:sector + 512])), 1, sector)
+
+    def write_and_leave(self, server):
+        """Each writes blocks of its own byte, over what is there and where nothing is, and waits for few replies."""
+        at = 30 * self.CLUSTER
+
+        def write(number):
+            with self.client(server) as client:
+                client.go()
+                for i in range(24):
+                    client.send(raw_nbd.request(CMD_WRITE, at + i % 16 * 4096, 4096, i, raw_nbd.FLAG_FUA * (i % 5 == 0)) +
+                                bytes([number + 1]) * 4096)
+                    if i == 3:
+                        client.send(raw_nbd.request(raw_nbd.CMD_TRIM, at, self.CLUSTER, 100))
+                for _ in range(number % 8):
+                    client.reply()
+                client.send(raw_nbd.request(CMD_WRITE, at, 4096) + b"half of it")
+
+        with server.connect() as h:
+            h.zero(2 * self.CLUSTER, at)
+        qluks.in_threads(64, write)
+        self.assertEqual(server.lines("internal error"), [])
 
 
 class Tls(TestCase):

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 
+import parallel_writes
 import qluks
 
 CONTENT = qluks.source_bytes(2 * qluks.MIB + 4096)
@@ -86,6 +87,15 @@ class Luks1(TestCase):
                                     image)
                 self.assert_qemu_reads(self.write_through(image, requests=20), f"driver=luks,file.filename={image}")
 
+    def test_parallel_writers_at_random(self):
+        seed = random.randrange(1 << 20)
+        with self.subTest(seed=seed):
+            image = self.luks1("image.luks", CONTENT[:qluks.MIB])
+            server = self.server("file", image, PASS)
+            expected = parallel_writes.write(server, qluks.MIB, seed)
+            server.stop()
+            self.assert_qemu_reads(expected, f"driver=luks,file.filename={image}")
+
     def test_header_is_never_written(self):
         image = self.luks1("image.luks", CONTENT)
         offset = qluks.luks_payload_offset(image)
@@ -160,6 +170,17 @@ class Luks2(TestCase):
             h.flush()
         server.stop()
         self.assert_cryptsetup_reads(last * 3 + bytes((1 << 20) - 3 * 4096), image)
+
+    def test_parallel_writers_at_random(self):
+        for sector in (512, 4096):
+            for _ in range(2):
+                seed = random.randrange(1 << 20)
+                with self.subTest(sector=sector, seed=seed):
+                    image = self.luks2("image.luks", CONTENT[:qluks.MIB], "--sector-size", sector)
+                    server = self.server("file", image, PASS)
+                    expected = parallel_writes.write(server, qluks.MIB, seed)
+                    server.stop()
+                    self.assert_cryptsetup_reads(expected, image)
 
     def test_trim_reaches_the_file_only_when_it_is_said(self):
         image = self.luks2("image.luks", CONTENT)

@@ -7,6 +7,7 @@ import random
 import signal
 
 import nbd
+import parallel_writes
 import qluks
 
 SIZE = 3 * qluks.MIB + 512 * 3
@@ -157,6 +158,34 @@ class RandomChanges(TestCase):
                         self.assert_same(self.read(data)[:SIZE], self.read(self.path("model.raw")))
                     os.unlink(data)
 
+    def test_in_turns_with_qemu(self):
+        """What it changes of an image that we wrote, we write on: version, size, snapshots, backing file, refcounts."""
+        backing = self.write("backing.raw", qluks.source_bytes(2 * qluks.MIB))
+        image = self.path("image.qcow2")
+        qluks.run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "-b", backing, "-F", "raw", image,
+                  str(SIZE))
+        steps = (["amend", "-o", "compat=0.10"], ["resize", "+1M"], ["amend", "-o", "compat=1.1"],
+                 ["snapshot", "-c", "one"], ["amend", "-o", "lazy_refcounts=on"], ["snapshot", "-c", "two"],
+                 ["resize", "+512K"], ["snapshot", "-d", "one"], ["rebase", "-b", ""],
+                 ["resize", "--shrink", "-1M"], ["amend", "-o", "refcount_bits=64"], ["snapshot", "-d", "two"],
+                 ["amend", "-o", "refcount_bits=1"], ["rebase", "-F", "raw", "-b", backing])
+        has_backing = True
+        for command, *args in steps:
+            with self.subTest(command=command, args=args):
+                self.change(image, backing=backing if has_backing else None)
+                before = self.content_of(image)
+                done = qluks.run("qemu-img", command, "-q", *([] if command != "resize" else ["-f", "qcow2"]),
+                                 *[a for a in args if command != "resize" or a == "--shrink"], image,
+                                 *[a for a in args if command == "resize" and a != "--shrink"], check=False)
+                self.assertEqual(done.returncode, 0, done.stderr.decode())
+                if command == "rebase":
+                    has_backing = backing in args
+                self.assert_clean(image)
+                after = self.content_of(image)
+                common = min(len(before), len(after))
+                self.assert_same(after[:common], before[:common])
+        self.change(image, backing=backing)
+
     def test_threads(self):
         for options, crypt in ((["cluster_size=4096"], None), (["compat=1.1"], None), (LUKS, "luks"),
                                (["extended_l2=on"], None)):
@@ -172,6 +201,18 @@ class RandomChanges(TestCase):
 class Serving(TestCase):
     def serve(self, image, *args, **kwargs):
         return self.server("file", image, *args, **kwargs)
+
+    def test_parallel_writers_at_random(self):
+        for options, crypt in (([], None), (["cluster_size=4k"], None), (LUKS, "luks"), (AES, "aes")):
+            seed = random.randrange(1 << 20)
+            with self.subTest(options=options, seed=seed):
+                image = self.empty(*options, size=2 * qluks.MIB)
+                self.give_room(image)
+                server = self.serve(image, *([PASS] if crypt else []))
+                expected = parallel_writes.write(server, 2 * qluks.MIB, seed)
+                server.stop()
+                self.assert_clean(image, crypt)
+                self.assert_same(self.content_of(image, crypt), expected)
 
     def test_disk_copied_into_an_external_data_file(self):
         """A local file, and one that another server has."""
@@ -307,6 +348,29 @@ class Serving(TestCase):
         server.stop()
         self.assert_clean(image)
         self.assert_same(self.content_of(image)[70000:74096], b"x" * 4096)
+
+    def test_what_was_freed_under_a_slow_reader_comes_back_when_it_leaves(self):
+        image = self.qcow2("image.qcow2", b"\1" * SIZE)
+        control = qluks.FaultControl(self.path("control"))
+        faulty = os.path.join(os.environ["QLUKS_BUILD"], ".libs", "faulty_plugin.so")
+        server = self.server(faulty, f"writable={image}", f"control={control.path}")
+        reader = server.connect("hung").h
+        with server.connect("hung") as h:
+            h.pwrite(b"x" * 512, 0)
+            h.flush()
+            control.set(hang=1)
+            buffer = nbd.Buffer(CLUSTER)
+            cookie = reader.aio_pread(buffer, 0)
+            while control["hanging"] == 0:
+                reader.poll(10)
+            h.trim(4 * CLUSTER, 8 * CLUSTER)
+            h.flush()
+        control.set(hang=0)
+        while not reader.aio_command_completed(cookie):
+            reader.poll(-1)
+        reader.shutdown()
+        server.stop()
+        self.assert_clean(image)
 
     def test_no_room(self):
         image = self.empty(size=16 * qluks.MIB)

@@ -164,6 +164,92 @@ class FailingStorage(Faults):
             server.stop()
 
 
+class FailingWrites(Faults):
+    """A client that writes while the n-th call of the plugin fails."""
+
+    def targets(self):
+        room = 4 * qluks.MIB
+        for name, image, options in (("qcow2, written", self.qcow2("w.qcow2", CONTENT, 3, 4096), ""),
+                                     ("qcow2 with LUKS, written", self.qcow2_luks("wl.qcow2", CONTENT), "luks"),
+                                     ("LUKS2, written", self.luks2("w.luks", CONTENT), None)):
+            if options is not None:
+                os.truncate(image, os.path.getsize(image) + room)
+            yield name, image, options
+
+    def write_all(self, server, always):
+        """[bytes that the disk may hold], for each of its bytes; None if it could not be opened."""
+        try:
+            h = server.connect().h
+        except nbd.Error:
+            if always:
+                return [CONTENT]
+            h = server.connect().h
+        if h.is_read_only():  # what is needed for writing could not be read
+            h.shutdown()
+            return [CONTENT]
+        now, known = bytearray(CONTENT), [CONTENT]
+        for offset, length in ((100, 5000), (65536, 70000), (4096, 4096), (len(CONTENT) - 700, 700)):
+            data = os.urandom(length)
+            try:
+                h.pwrite(data, offset)
+            except nbd.Error as e:
+                self.assertIn(e.errnum, (errno.EIO, errno.ENOSPC), e)
+                self.assertGreater(self.control["hits"], 0)
+            now[offset:offset + length] = data
+            known.append(bytes(now))
+            try:
+                h.flush()
+                if self.control["hits"] == 0:
+                    known = [bytes(now)]
+            except nbd.Error as e:
+                self.assertIn(e.errnum, (errno.EIO, errno.ENOSPC), e)
+        h.shutdown()
+        return known
+
+    def content_of(self, image, crypt):
+        server = self.server("file", image, PASS, options=["-r"])
+        with server.connect() as h:
+            content = qluks.read_all(h)
+        server.stop()
+        if crypt is not None:
+            opts = f"driver=qcow2,file.filename={image}" + (",encrypt.format=luks,encrypt.key-secret=s" if crypt else "")
+            done = qluks.run("qemu-img", "check", *qluks.qemu_secret(), "--image-opts", opts, check=False)
+            self.assertIn(done.returncode, (0, 3), done.stdout.decode())
+        return content
+
+    def one_point(self, pristine, image, crypt, n, always, error):
+        """How many calls have failed."""
+        with open(image, "r+b") as f:
+            f.write(pristine)
+        self.control.disarm()
+        server = self.server(FAULTY, f"writable={image}", f"control={self.control.path}", PASS)
+        self.control.arm(n, always, error)
+        known = self.write_all(server, always)
+        hits = self.control["hits"]
+        self.assertTrue(server.is_alive())
+        server.stop()
+        self.control.disarm()
+        found = self.content_of(image, crypt)
+        for at in range(0, len(found), 512):
+            self.assertTrue(any(k[at:at + 512] == found[at:at + 512] for k in known), f"sector at {at}")
+        return hits
+
+    def test_each_call_of_the_plugin(self):
+        global points
+        for name, image, crypt in self.targets():
+            with open(image, "rb") as f:
+                pristine = f.read()
+            counted = 0
+            for always, error in ((False, errno.EIO), (True, errno.EIO), (False, errno.ENOSPC)):
+                for n in itertools.count(1, 1 if LONG else 3):
+                    with self.subTest(name, call=n, always=always, error=error):
+                        if self.one_point(pristine, image, crypt, n, always, error) == 0:
+                            break
+                    counted += 1
+            points += counted
+            print(f"{name:24} {counted:5} points ({points} in all)")
+
+
 class LyingStorage(Faults):
     """Two images of one file size; each read comes from either, or has a bit flipped."""
 

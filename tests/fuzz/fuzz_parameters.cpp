@@ -135,9 +135,11 @@ void run_target(std::span<const std::byte> input) {
 
 namespace qluks {
 
-Status Sources::prepare(const std::string& /*source*/) { return ok(); }
+Status Sources::prepare(const std::string& /*source*/, Access /*access*/) { return ok(); }
 
-Result<SharedDevice> Sources::open(const std::string& source) {
+Result<SharedDevice> Sources::open_for_one_writer(const std::string& source) { return open(source, Access::write); }
+
+Result<SharedDevice> Sources::open(const std::string& source, Access /*access*/) {
   if (source.ends_with("/missing")) return fail(Errc::io, "no such file");
   return SharedDevice(std::make_shared<fuzz::SparseDevice>(fuzz::make_file(source)));
 }

@@ -2,6 +2,7 @@
 /* An nbdkit plugin that serves a file, and fails or lies when it is told to:
  *
  *      nbdkit ./faulty_plugin.so file=IMAGE [other=IMAGE2] control=FILE
+ *      nbdkit ./faulty_plugin.so writable=IMAGE control=FILE
  *
  * The control file is shared memory with whoever tests: 64-bit words in the order of Control, in the machine's byte
  * order (qluks.FaultControl). */
@@ -46,6 +47,7 @@ struct Control {
 
 Control* control = nullptr;
 int files[2] = {-1, -1};
+bool writable = false;
 
 /* One more call; is it to fail? */
 bool fails(const char* what) {
@@ -77,6 +79,8 @@ int map_control(const char* path) {
 int config(const char* key, const char* value) {
   if (strcmp(key, "control") == 0) return map_control(value);
   const bool other = strcmp(key, "other") == 0;
+  writable = writable || strcmp(key, "writable") == 0;
+  if (writable) return (files[0] = open_file(value, O_RDWR)) < 0 ? -1 : 0;
   if (!other && strcmp(key, "file") != 0) {
     nbdkit_error("unknown parameter %s", key);
     return -1;
@@ -86,7 +90,7 @@ int config(const char* key, const char* value) {
 
 int config_complete() {
   if (control != nullptr && files[0] >= 0) return 0;
-  nbdkit_error("file= and control= are needed");
+  nbdkit_error("file= or writable=, and control= are needed");
   return -1;
 }
 
@@ -149,6 +153,23 @@ int read(void* handle, void* buffer, uint32_t count, uint64_t offset, uint32_t /
   return 0;
 }
 
+int can_write(void* /*handle*/) { return writable ? 1 : 0; }
+int can_multi_conn(void* /*handle*/) { return 1; }
+int can_flush(void* /*handle*/) { return fails("can_flush") ? -1 : 1; }
+int can_trim(void* /*handle*/) { return fails("can_trim") ? -1 : 1; }
+
+int write(void* /*handle*/, const void* buffer, uint32_t count, uint64_t offset, uint32_t /*flags*/) {
+  if (fails("pwrite")) return -1;
+  return pwrite(files[0], buffer, count, static_cast<off_t>(offset)) == static_cast<ssize_t>(count) ? 0 : -1;
+}
+
+int flush(void* /*handle*/, uint32_t /*flags*/) { return fails("flush") ? -1 : 0; }
+
+/* Nothing comes of it, as with storage that has no room to give back. */
+int trim(void* /*handle*/, uint32_t /*count*/, uint64_t /*offset*/, uint32_t /*flags*/) {
+  return fails("trim") ? -1 : 0;
+}
+
 /* All of it is data. */
 int extents(void* /*handle*/, uint32_t count, uint64_t offset, uint32_t /*flags*/, struct nbdkit_extents* extents) {
   if (fails("extents")) return -1;
@@ -165,6 +186,13 @@ nbdkit_plugin make_plugin() {
   p.can_extents = can_extents;
   p.can_cache = can_cache;
   p.pread = read;
+  p.can_write = can_write;
+  p.can_multi_conn = can_multi_conn;
+  p.can_flush = can_flush;
+  p.can_trim = can_trim;
+  p.pwrite = write;
+  p.flush = flush;
+  p.trim = trim;
   p.extents = extents;
   p.cache = cache;
   p.errno_is_preserved = 0;

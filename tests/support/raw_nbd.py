@@ -119,7 +119,7 @@ class Client:
         self.send(request(command, offset, length, self.handle, flags) + payload)
         handle, error, chunks = self.reply()
         assert handle == self.handle
-        if error != 0:
+        if error != 0 or command == CMD_WRITE:
             return error, None
         if command == CMD_READ and not self.structured:
             return 0, self.receive(length)

@@ -205,6 +205,19 @@ TEST_F(Qcow2Write, FailedWriteBackEndsWritingAndNotReading) {
   EXPECT_EQ(storage.bytes[l1_at + 6], std::byte{0});
 }
 
+/* Beyond the disk the L1 table leads to a table in a cluster that is counted as free. */
+TEST(Qcow2ReadOnly, L1EntriesBehindTheDiskCountAsWell) {
+  Qcow2Image image({.size = 4 * cluster});
+  image.header().l1_size = 8;
+  image.set_l1(5, (8 * cluster) | uint64_t{1} << 63);
+  image.make_writable(40);
+  WritableDevice storage(image.bytes());
+  Keyring keyring;
+  const auto opened = open_qcow2(storage, keyring, {});
+  ASSERT_TRUE(opened);
+  EXPECT_EQ((*opened)->why_read_only(), "qcow2: L2 table at 0x80000 has refcount 0");
+}
+
 class Qcow2ManyTables : public Qcow2Write {
  protected:
   static constexpr uint64_t small = 512;
