@@ -49,7 +49,7 @@ class FlushRecord {
 
 struct WriteState {
   FlushRecord flushes;
-  RangeLock blocks; /* of the plugin, if it takes whole ones only */
+  RangeLock blocks;                 /* of the plugin, if it takes whole ones only */
   std::atomic<bool> written{false}; /* by any connection, since the image was opened */
   std::once_flag said_read_only;
   std::once_flag said_no_flush;

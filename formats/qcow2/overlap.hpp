@@ -44,8 +44,8 @@ class Qcow2Metadata {
   /* What lies in these is no longer in use. */
   void remove(HostClusters clusters) noexcept;
 
-  /* Calls visit(HostClusters, Qcow2Part) for each, in order of their places, until it returns an error.  It may find, not
-   * change. */
+  /* Calls visit(HostClusters, Qcow2Part) for each, in order of their places, until it returns an error.  It may find,
+   * not change. */
   template <class Visit>
   Status for_each(Visit visit) const {
     const std::shared_lock lock(mutex_);

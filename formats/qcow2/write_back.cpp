@@ -73,7 +73,8 @@ Status Qcow2Writer::flush(BlockDevice& container) {
   if (Status s = check_alive(); !s) return s;
   Lock lock(mutex_);
   const uint64_t ticket = ++flushes_asked_;
-  /* Also when the process has to end: what was acknowledged is not given up because another one is just writing back. */
+  /* Also when the process has to end: what was acknowledged is not given up because another one is just writing back.
+   */
   changed_.wait(lock, [&] { return !writing_back_ || flushes_done_ >= ticket; });
   if (Status s = check_alive(); !s) return s;
   if (flushes_done_ >= ticket) return ok();
