@@ -14,61 +14,21 @@ here=$(cd "$(dirname "$0")/dm-crypt" && pwd)
 dir=$(mkdir -p "${1:-dm-crypt-vm}" && cd "${1:-dm-crypt-vm}" && pwd)
 python=/usr/bin/python3
 
-cannot_run() {
-    echo "SKIP: $*"
-    exit 77
-}
-
-[ "$(uname -m)" = x86_64 ] || cannot_run "the virtual machine is x86_64, this host is $(uname -m)"
-for program in qemu-system-x86_64 cryptsetup nbdkit cpio apt-get dpkg-deb ldd; do
-    command -v $program >/dev/null || cannot_run "$program is not installed (Debian: apt-get install qemu-system-x86 cpio)"
-done
-
-# fetch PACKAGE: download it and unpack it in $dir/PACKAGE, without installing it.
-fetch() {
-    local package=$1
-    [ ! -d "$dir/$package" ] || return 0
-    rm -rf "$dir/deb" && mkdir "$dir/deb"
-    (cd "$dir/deb" && apt-get download -q "$package") >"$dir/download.log" 2>&1 ||
-        cannot_run "apt-get cannot download $package: $(tail -n 1 "$dir/download.log")"
-    dpkg-deb -x "$dir"/deb/*.deb "$dir/unpacking"
-    mv "$dir/unpacking" "$dir/$package"
-    rm -rf "$dir/deb"
-}
-
-kernel_package=$(apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -n 1)
-[ -n "$kernel_package" ] || cannot_run "apt knows no linux-image-amd64"
-fetch "$kernel_package"
-fetch busybox-static
-kernel=$(echo "$dir/$kernel_package"/boot/vmlinuz-*)
-version=${kernel##*/vmlinuz-}
-busybox=$(find "$dir/busybox-static" -path "*bin/busybox" -type f | head -n 1)
+# shellcheck source=tests/support/vm.sh
+. "$here/../support/vm.sh"
+need cryptsetup nbdkit
+fetch_kernel
 
 make_initramfs() {
-    local root=$dir/root
-    rm -rf "$root"
-    mkdir -p "$root"/{bin,dev,proc,sys,run/cryptsetup,tmp,lib/modules}
-    cp "$busybox" "$root/bin/busybox"
-    cp "$here/init.sh" "$root/init"
-    chmod +x "$root/init"
-    # cryptsetup with its libraries, and OpenSSL's provider of old hashes, under the paths that they have here.
-    local file
-    for file in "$(command -v cryptsetup)" /usr/lib/x86_64-linux-gnu/ossl-modules/legacy.so \
-        /lib/x86_64-linux-gnu/libgcc_s.so.1; do
-        [ -e "$file" ] || continue
-        printf '%s\n' "$file"
-        ldd "$file" | grep -o '/[^ ]*'
-    done | sort -u | while read -r file; do install -D "$file" "$root$file"; done
+    start_root "$here/init.sh"
+    mkdir -p "$root/run/cryptsetup"
+    # And OpenSSL's provider of old hashes.
+    add_programs "$(command -v cryptsetup)" /usr/lib/x86_64-linux-gnu/ossl-modules/legacy.so \
+        /lib/x86_64-linux-gnu/libgcc_s.so.1
     cp "$dir/cases" "$dir/pattern" "$dir/secret" "$root/"
-
-    "$busybox" depmod -b "$dir/$kernel_package" "$version"
-    local modules=lib/modules/$version
-    mkdir -p "$root/$modules"
-    cp "$dir/$kernel_package/$modules"/modules.{dep,alias,symbols,builtin,order} "$root/$modules/" 2>/dev/null || true
-    (cd "$dir/$kernel_package" && find "$modules" -path '*/crypto/*.ko' -o -path '*/virtio/*.ko' -o -path '*/block/loop.ko' \
-        -o -path '*/block/virtio_blk.ko' -o -path '*/md/dm-*.ko' -o -path '*/drivers/dax/*.ko' \
-        -o -path '*/lib/crc*.ko' -o -path '*/lib/lib*.ko' | cpio -pdum --quiet "$root")
-    (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$dir/initramfs"
+    add_modules '*/crypto/*.ko' '*/virtio/*.ko' '*/block/loop.ko' '*/block/virtio_blk.ko' '*/md/dm-*.ko' \
+        '*/drivers/dax/*.ko' '*/lib/crc*.ko' '*/lib/lib*.ko'
+    pack_initramfs
 }
 
 boot() {

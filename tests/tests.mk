@@ -281,13 +281,15 @@ EXTRA_DIST += $(conformance_tests)
 # What takes longer than "make check" may: "make check-long" runs it, and "make check" before it.
 long_tests = \
 	tests/dm-crypt-vm.sh \
+	tests/guest-vm.sh \
 	tests/conformance/long.sh \
 	tests/conformance/luks_malformed_test.py \
 	tests/faults/long.sh \
 	tests/faults/power_cut_long.sh \
 	tests/recipes/appliance_test.py \
 	$(END)
-EXTRA_DIST += $(long_tests) tests/skips.sh tests/dm-crypt/cases.py tests/dm-crypt/init.sh
+EXTRA_DIST += $(long_tests) tests/skips.sh tests/support/vm.sh
+EXTRA_DIST += tests/dm-crypt/cases.py tests/dm-crypt/init.sh tests/guest/guest_vm.py tests/guest/init.sh
 clean-local:
 	rm -rf dm-crypt-vm
 # Ends with what both have skipped, and why.
