@@ -181,6 +181,24 @@ GuestWriter::Batch GuestWriter::next_batch(const Source& source, HostOffset slic
   return batch;
 }
 
+/* The one behind the other is one write. */
+void GuestWriter::add_target(std::vector<Target>& targets, const Target& target) {
+  const bool joins = !targets.empty() && targets.back().from.bytes + targets.back().length == target.from.bytes &&
+                     targets.back().to.bytes + targets.back().length == target.to.bytes;
+  if (joins) {
+    targets.back().length += target.length;
+  } else {
+    targets.push_back(target);
+  }
+}
+
+/* Is there nothing in that cluster of the guest disk? */
+bool GuestWriter::reads_as_zero(L2Entry entry, GuestOffset cluster) const noexcept {
+  const bool has_data = (entry.bitmap & all_units) != 0 || (entry.word & qcow2_compressed) != 0 ||
+                        (is_allocated(entry.word, g_) && (g_.extended_l2 || (entry.word & qcow2_zero) == 0));
+  return !has_data && (!image_.backing || cluster.bytes >= image_.backing->size());
+}
+
 Result<size_t> GuestWriter::write_batch(const Source& source, Batch batch, Qcow2Cache::Pin pin) {
   std::optional<Qcow2Writer::Claim> claim;
   HostOffset host{g_.data_file ? batch.at.bytes : batch.old[0].word & qcow2_offset_mask};
@@ -191,6 +209,10 @@ Result<size_t> GuestWriter::write_batch(const Source& source, Batch batch, Qcow2
     host = {claimed->clusters().first << g_.cluster_bits};
     claim.emplace(std::move(*claimed));
   }
+  /* Zeroes that are to be encrypted have to be written in any case. */
+  const bool is_covered =
+      source.at <= batch.at && source.end() >= batch.at.bytes + batch.old.size() * g_.cluster_size();
+  const bool is_blank = claim && !is_covered && !image_.crypt && writer_.is_blank(container_, *claim);
   Qcow2Writer::Change change{.slice = batch.slice, .index = batch.index, .exposes = true};
   std::vector<Target> targets;
   uint64_t end = std::min(source.end(), batch.at.bytes + batch.old.size() * g_.cluster_size());
@@ -209,20 +231,12 @@ Result<size_t> GuestWriter::write_batch(const Source& source, Batch batch, Qcow2
       end = std::min(end, cluster.bytes + ((first + ends) << g_.unit_bits()));
     }
     const uint64_t has = had | units;
-    const uint64_t written = batch.keeps_room || !g_.extended_l2 ? units : has;
-    for (uint64_t unit = 0; unit < 32 && (written >> unit) != 0;) {
-      unit += static_cast<uint64_t>(std::countr_zero(written >> unit));
-      const uint64_t count = static_cast<uint64_t>(std::countr_one(written >> unit));
-      const uint64_t at = unit << g_.unit_bits();
-      const Target target{{cluster.bytes + at}, count << g_.unit_bits(), {host.bytes + step + at}};
-      const bool joins = !targets.empty() && targets.back().from.bytes + targets.back().length == target.from.bytes &&
-                         targets.back().to.bytes + targets.back().length == target.to.bytes;
-      if (joins) {
-        targets.back().length += target.length;
-      } else {
-        targets.push_back(target);
-      }
-      unit += count;
+    if (is_blank && reads_as_zero(old, cluster)) {
+      const uint64_t from = std::max(source.at.bytes, cluster.bytes);
+      const uint64_t to = std::min(source.end(), cluster.bytes + g_.cluster_size());
+      add_target(targets, {{from}, to - from, {host.bytes + step + from - cluster.bytes}});
+    } else {
+      add_units(targets, batch.keeps_room || !g_.extended_l2 ? units : has, cluster, {host.bytes + step});
     }
     const uint64_t zeroes = is_compressed ? 0 : (old.bitmap >> 32) & ~has;
     change.entries.push_back({(host.bytes + step) | qcow2_copied, g_.extended_l2 ? (zeroes << 32 | has) : 0});
@@ -233,6 +247,17 @@ Result<size_t> GuestWriter::write_batch(const Source& source, Batch batch, Qcow2
   writer_.publish(std::move(change), std::move(pin));
   if (claim) claim->keep();
   return done;
+}
+
+/* Those units of a guest cluster, whose host cluster is at `host`. */
+void GuestWriter::add_units(std::vector<Target>& targets, uint64_t units, GuestOffset cluster, HostOffset host) const {
+  for (uint64_t unit = 0; unit < 32 && (units >> unit) != 0;) {
+    unit += static_cast<uint64_t>(std::countr_zero(units >> unit));
+    const uint64_t count = static_cast<uint64_t>(std::countr_one(units >> unit));
+    const uint64_t at = unit << g_.unit_bits();
+    add_target(targets, {{cluster.bytes + at}, count << g_.unit_bits(), {host.bytes + at}});
+    unit += count;
+  }
 }
 
 Status GuestWriter::write_targets(const Source& source, const std::vector<Target>& targets) {

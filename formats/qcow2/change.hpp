@@ -64,6 +64,9 @@ class GuestWriter {
   Result<size_t> write_batch(const Source& source, Batch batch, Qcow2Cache::Pin pin);
   Batch next_batch(const Source& source, HostOffset slice, const L2Place& place, const std::byte* bytes) const;
   uint64_t touched_units(const Source& source, GuestOffset cluster) const noexcept;
+  static void add_target(std::vector<Target>& targets, const Target& target);
+  void add_units(std::vector<Target>& targets, uint64_t units, GuestOffset cluster, HostOffset host) const;
+  bool reads_as_zero(L2Entry entry, GuestOffset cluster) const noexcept;
   Status write_targets(const Source& source, const std::vector<Target>& targets);
   Status write_target(const Source& source, const Target& whole, Fua fua);
   Status write_buffered(const Source& source, const Target& target, Fua fua);

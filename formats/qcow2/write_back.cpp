@@ -233,6 +233,7 @@ Status Qcow2Writer::reclaim(Lock& lock, BlockDevice& container, const std::vecto
   }
   for (const HostClusters& clusters : freed) {
     metadata_.remove(clusters);
+    used(clusters);
     for (uint64_t i = 0; i < clusters.count; ++i) {
       auto count = refcount(lock, container, clusters.first + i);
       if (!count) return propagate(count);

@@ -140,6 +140,7 @@ Status Qcow2Writer::make_block(uint64_t block, uint64_t limit) {
   if (clusters.first >= limit) return fail(Errc::out_of_bounds, "", ENOSPC);
   if (Status s = check_unused(clusters); !s) return s;
   refcounts_.make_block(block);
+  used(clusters);
   metadata_.add(clusters, Qcow2Part::refcount_block);
   return ok();
 }
@@ -152,6 +153,7 @@ Status Qcow2Writer::grow_table(uint64_t limit) {
   const HostClusters old = refcounts_.table_clusters();
   try {
     refcounts_.grow_table(*clusters);
+    used(*clusters);
   } catch (...) {
     ended_ = true; /* half of a table is worse than none */
     throw;
@@ -187,7 +189,7 @@ Result<Qcow2Writer::Claim> Qcow2Writer::claim(BlockDevice& container, uint64_t w
       case Next::take:
         if (s = check_unused(search.clusters); !s) return propagate(s);
         for (uint64_t i = 0; i < search.clusters.count; ++i) refcounts_.set(search.clusters.first + i, 1);
-        return Claim(*this, search.clusters);
+        return make_claim(search.clusters);
       case Next::load:
         s = load_block(lock, container, search.block);
         break;
@@ -211,6 +213,32 @@ Result<Qcow2Writer::Claim> Qcow2Writer::claim(BlockDevice& container, uint64_t w
     lock.lock();
     flushed = true;
   }
+}
+
+void Qcow2Writer::used(HostClusters clusters) noexcept {
+  used_end_ = std::max(used_end_, clusters.first + clusters.count);
+}
+
+Qcow2Writer::Claim Qcow2Writer::make_claim(HostClusters clusters) noexcept {
+  const bool was_never_used = clusters.first >= used_end_;
+  used(clusters);
+  return {*this, clusters, was_never_used};
+}
+
+bool Qcow2Writer::is_blank(BlockDevice& container, const Claim& claim) {
+  constexpr uint64_t asked_bytes_max = 1 << 30;
+  if (!claim.was_never_used()) return false;
+  const uint64_t begin = claim.clusters().first << cluster_bits_;
+  const uint64_t end = begin + (claim.clusters().count << cluster_bits_);
+  {
+    const Lock lock(mutex_);
+    if (begin >= storage_said_.begin && end <= storage_said_.end) return storage_said_.zero;
+  }
+  auto extent = container.extent(begin, std::min(container.size() - begin, asked_bytes_max));
+  if (!extent) return false;
+  const Lock lock(mutex_);
+  storage_said_ = {begin, begin + extent->length, extent->zero};
+  return extent->zero && end <= storage_said_.end;
 }
 
 /* Of a write that failed: nothing refers to them.  If their block is no longer in memory, they are lost until a check

@@ -78,6 +78,10 @@ class Qcow2Writer {
   class Claim;
   Result<Claim> claim(BlockDevice& container, uint64_t wanted);
 
+  /* Does storage hold zeroes there?  Then they need not be written.  It is asked for long ranges, and only of clusters
+   * that nobody used since the image was opened; it is believed, as it is when it is read. */
+  bool is_blank(BlockDevice& container, const Claim& claim);
+
   /* The L2 table for that part of the guest disk, made or copied if it must be: one that only we refer to. */
   Result<HostOffset> table_for_writing(BlockDevice& container, uint64_t l1_index);
 
@@ -144,6 +148,8 @@ class Qcow2Writer {
   void mark(ChangedSlice& slice, uint64_t first_byte, uint64_t end_byte) noexcept;
   void not_stable() noexcept;
   void unclaim(HostClusters clusters) noexcept;
+  void used(HostClusters clusters) noexcept;
+  Claim make_claim(HostClusters clusters) noexcept;
 
   Result<std::vector<Qcow2Cache::Pin>> fill_table(BlockDevice& container, HostOffset old_table, HostOffset table);
   void enter_table(uint64_t l1_index, HostOffset old_table, HostOffset table, std::vector<Qcow2Cache::Pin> slices);
@@ -184,6 +190,11 @@ class Qcow2Writer {
   std::vector<HostReference> released_; /* by what is published */
   std::vector<Released> leaving_;       /* by what is stable, but someone may still be there */
   unsigned writers_ = 0;                /* connections */
+  uint64_t used_end_ = 0;               /* from this cluster on none was taken or given back since it was opened */
+  struct {
+    uint64_t begin = 0, end = 0; /* bytes */
+    bool zero = false;
+  } storage_said_;
   bool exposes_ = false;
   bool preparing_ = false;
   bool writing_back_ = false;
@@ -198,19 +209,25 @@ class Qcow2Writer {
 
 class Qcow2Writer::Claim {
  public:
-  Claim(Qcow2Writer& writer, HostClusters clusters) noexcept : writer_(&writer), clusters_(clusters) {}
-  Claim(Claim&& other) noexcept : writer_(other.writer_), clusters_(other.clusters_) { other.writer_ = nullptr; }
+  Claim(Qcow2Writer& writer, HostClusters clusters, bool was_never_used) noexcept
+      : writer_(&writer), clusters_(clusters), was_never_used_(was_never_used) {}
+  Claim(Claim&& other) noexcept
+      : writer_(other.writer_), clusters_(other.clusters_), was_never_used_(other.was_never_used_) {
+    other.writer_ = nullptr;
+  }
   Claim& operator=(Claim&&) = delete;
   ~Claim() {
     if (writer_ != nullptr) writer_->unclaim(clusters_);
   }
 
   HostClusters clusters() const noexcept { return clusters_; }
+  bool was_never_used() const noexcept { return was_never_used_; }
   void keep() noexcept { writer_ = nullptr; }
 
  private:
   Qcow2Writer* writer_;
   HostClusters clusters_;
+  bool was_never_used_;
 };
 
 } // namespace qluks

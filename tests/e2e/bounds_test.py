@@ -119,7 +119,7 @@ class Memory(qluks.TestCase):
         raw = self.write("src", self.content)
         image = self.path("image.qcow2")
         qluks.run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=2M", raw, image)
-        self.assert_takes(BUFFERS_MIB + CACHE_MIB + 64, read_at_random, image)
+        self.assert_takes(BUFFERS_MIB + CACHE_MIB + 96, read_at_random, image)
 
     def test_writing(self):
         """Sixteen connections, at random, into a disk whose tables do not fit into the cache."""

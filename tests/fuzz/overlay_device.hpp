@@ -60,7 +60,11 @@ class OverlayDevice final : public BlockDevice {
 
   Result<Extent> extent(uint64_t offset, uint64_t max) override {
     check(max != 0 && range_fits(offset, max, size()), "extents are asked for inside of the device");
-    return Extent{.length = max};
+    std::array<std::byte, page_bytes> bytes;
+    const auto there = std::span(bytes).first(static_cast<size_t>(std::min<uint64_t>(max, page_bytes)));
+    if (Status s = read(there, offset); !s) return propagate(s);
+    const bool is_zero = std::all_of(there.begin(), there.end(), [](std::byte b) { return b == std::byte{0}; });
+    return Extent{.length = there.size(), .hole = is_zero, .zero = is_zero};
   }
 
   Status write(std::span<const std::byte> src, uint64_t offset, Fua fua) override {

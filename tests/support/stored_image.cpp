@@ -400,7 +400,10 @@ std::vector<StoredImage> writable_images() {
     Qcow2Image::set_copied(bytes);
     Qcow2Image::count_clusters(bytes);
     const uint64_t cluster_size = uint64_t{1} << load_on_disk<Qcow2HeaderOnDisk>(bytes).cluster_bits;
-    bytes.resize(bytes.size() + std::max(room_bytes, 3 * cluster_size), std::byte{0xa5});
+    /* First noise, then zeroes. */
+    const uint64_t room = std::max(room_bytes, 3 * cluster_size);
+    bytes.resize(bytes.size() + room / 2, std::byte{0xa5});
+    bytes.resize(bytes.size() + room / 2);
     if (image.name == "qcow2, data file") image.files[1].resize(image.guest.size());
   }
   return images;

@@ -40,8 +40,14 @@ class WritableDevice : public BlockDevice {
   }
 
   Result<Extent> extent(uint64_t offset, uint64_t max) override {
+    const std::lock_guard lock(mutex_);
     check("extent", offset, max);
-    return Extent{.length = max};
+    const auto end = at(offset) + static_cast<ptrdiff_t>(max);
+    const auto data = std::find_if(at(offset), end, [](std::byte b) { return b != std::byte{0}; });
+    const auto zeroes = static_cast<uint64_t>(data - at(offset));
+    if (zeroes != 0) return Extent{.length = zeroes, .hole = true, .zero = true};
+    const auto zero = std::find(data, end, std::byte{0});
+    return Extent{.length = static_cast<uint64_t>(zero - data)};
   }
 
   Status write(std::span<const std::byte> src, uint64_t offset, Fua fua) override {

@@ -61,7 +61,12 @@ class PlainFile final : public BlockDevice {
     const ssize_t n = pread(fd_, dst.data(), dst.size(), static_cast<off_t>(offset));
     return n == static_cast<ssize_t>(dst.size()) ? ok() : fail(Errc::io, "pread: " + system_message(errno));
   }
-  Result<Extent> extent(uint64_t /*offset*/, uint64_t max) override { return Extent{.length = max}; }
+  Result<Extent> extent(uint64_t offset, uint64_t max) override {
+    const off_t data = lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
+    const uint64_t next = data < 0 ? size_ : static_cast<uint64_t>(data);
+    if (next <= offset) return Extent{.length = std::min<uint64_t>(max, 4096)};
+    return Extent{.length = std::min(max, next - offset), .hole = true, .zero = true};
+  }
   Status write(std::span<const std::byte> src, uint64_t offset, Fua /*fua*/) override {
     if (offset + src.size() > size_) return fail(Errc::out_of_bounds, "write behind the end of the file");
     const ssize_t n = pwrite(fd_, src.data(), src.size(), static_cast<off_t>(offset));

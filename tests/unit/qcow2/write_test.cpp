@@ -137,6 +137,47 @@ TEST_F(Qcow2Write, RestOfANewClusterIsZeroesWhateverLiesThere) {
   EXPECT_EQ(read(5 * cluster, cluster), expected);
 }
 
+/* But for what storage says of it: then nothing is written but the request. */
+TEST_F(Qcow2Write, RestOfANewClusterIsNotWrittenWhereStorageHasZeroes) {
+  std::fill(storage.bytes.begin() + first_free, storage.bytes.end(), std::byte{0});
+  open();
+  write(5 * cluster + 1000, 10, 7);
+  write(6 * cluster + 1000, cluster, 8);
+  ASSERT_EQ(storage.calls.size(), 2U);
+  EXPECT_EQ(storage.calls[0].length, 10U);
+  EXPECT_EQ(storage.calls[1].length, cluster);
+  auto expected = filled(3 * cluster, 0);
+  std::fill_n(expected.begin() + 1000, 10, std::byte{7});
+  std::fill_n(expected.begin() + cluster + 1000, cluster, std::byte{8});
+  EXPECT_EQ(read(5 * cluster, 3 * cluster), expected);
+  ASSERT_TRUE(disk->flush());
+  open();
+  EXPECT_EQ(read(5 * cluster, 3 * cluster), expected);
+}
+
+/* What storage said of a cluster before it was used is no longer true, whoever used it. */
+TEST_F(Qcow2Write, ClusterThatWasUsedIsNotBlank) {
+  storage.abilities.trim = false;
+  write(30 * cluster, 2 * cluster, 1);
+  write(0, 2 * cluster, 1);
+  ASSERT_TRUE(disk->trim(30 * cluster, 2 * cluster, Fua::no));
+  ASSERT_TRUE(disk->flush());
+  /* Now there are two free clusters, two that the guest has, and free ones again; all of them hold zeroes. */
+  std::fill(storage.bytes.begin() + first_free + cluster, storage.bytes.end(), std::byte{0});
+  open();
+  write(40 * cluster, 10, 1); /* asks storage */
+  write(0, 2 * cluster, 2);
+  ASSERT_TRUE(disk->trim(0, 2 * cluster, Fua::no));
+  ASSERT_TRUE(disk->trim(40 * cluster, cluster, Fua::no));
+  ASSERT_TRUE(disk->flush());
+  for (uint64_t i = 50; i < 55; ++i) write(i * cluster + 50, 10, 3);
+  for (uint64_t i = 50; i < 55; ++i) {
+    auto expected = filled(cluster, 0);
+    std::fill_n(expected.begin() + 50, 10, std::byte{3});
+    EXPECT_EQ(read(i * cluster, cluster), expected) << i;
+  }
+}
+
 TEST_F(Qcow2Write, FuaGoesDownWhenTheTablesAreStable) {
   write(0, 512, 1, Fua::yes);
   EXPECT_EQ(storage.count(Kind::flush), 2U);
