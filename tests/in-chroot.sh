@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Run the whole check on a fresh Debian of another release, and so under its nbdkit, QEMU and cryptsetup:
+# Run the whole check on a fresh Debian of another release, and so under its nbdkit, QEMU and cryptsetup, and with the filter
+# as its package installs it:
 #
 #   tests/in-chroot.sh SUITE [DIRECTORY]     SUITE: bookworm, trixie, sid, …
 #
@@ -33,4 +34,6 @@ rm -rf "$root/qluks"
 mkdir "$root/qluks"
 git archive HEAD | tar -x -C "$root/qluks"
 chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 ${CXXFLAGS:+"CXXFLAGS=$CXXFLAGS"} \
-    bash -c 'cd /qluks && ./bootstrap demo && ./bootstrap check'
+    bash -c 'cd /qluks && ./bootstrap demo && ./bootstrap package && apt-get install -y -qq ./build/package/*.deb &&
+        cd / && nbdkit --filter=qluks null --version && nbdkit --version && cd /qluks &&
+        QLUKS_INSTALLED_FILTER=$(echo /usr/lib/*/nbdkit/filters/nbdkit-qluks-filter.so) ./bootstrap check'

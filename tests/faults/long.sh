@@ -4,7 +4,7 @@
 set -eu
 
 if [ -x ./faults_test ]; then
-    QLUKS_SEEDS=100000 ./faults_test --gtest_filter='LyingStorage.*' --gtest_brief=1
+    QLUKS_SEEDS=100000 ./faults_test --gtest_filter='LyingStorage.*:Qcow2WriteChangingStorage.*' --gtest_brief=1
 else
     echo 'without lying_storage_test: it needs GoogleTest'
 fi
