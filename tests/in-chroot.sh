@@ -28,8 +28,10 @@ for fs in proc dev dev/pts; do
     esac
     mounted+=("$root/$fs")
 done
-# The way to the package archive is this machine's.
-for f in /etc/resolv.conf /etc/apt/apt.conf.d; do [ ! -e $f ] || cp -aL $f "$root$(dirname $f)/"; done
+# The way to the package archive is this machine's; what a package of this machine has put there is not.
+for f in /etc/resolv.conf /etc/apt/apt.conf.d/*; do
+    [ ! -e "$f" ] || dpkg -S "$f" >/dev/null 2>&1 || cp -aL "$f" "$root$(dirname "$f")/"
+done
 rm -rf "$root/qluks"
 mkdir "$root/qluks"
 git archive HEAD | tar -x -C "$root/qluks"

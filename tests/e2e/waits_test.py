@@ -17,6 +17,7 @@ PASS = f"qluks-passphrase={qluks.SECRET}"
 
 # Far below what a server takes that does not keep to it (minutes, or for ever), far above what it should take on a busy machine.
 SECONDS = 20
+SECONDS_TO_END = 5
 HOURS = b"\xee\xee\xee\xee"  # of iterations
 
 
@@ -45,7 +46,7 @@ class TestCase(qluks.TestCase):
         start = time.monotonic()
         os.kill(server.pid, signal.SIGTERM)
         self.assertEqual(server.wait_for_end(), 0, server.log())
-        self.assertLess(time.monotonic() - start, SECONDS)
+        self.assertLess(time.monotonic() - start, SECONDS_TO_END)
 
     def luks1_of_hours(self, name):
         image = self.luks1(name, b"", payload=False)
