@@ -62,23 +62,17 @@ class Qcow2WriteMemory : public test::WriteWorkload<Qcow2WriteMemory> {
   const Content& stored() const { return image_file_->bytes; }
 
  protected:
-  void load() {
-    opened_.reset();
-    devices_.clear();
-    for (const Content& file : image_.files) {
-      auto storage = std::make_unique<PlainStorage>(file);
-      if (devices_.empty()) image_file_ = storage.get();
-      devices_.push_back(std::move(storage));
-    }
-    const Status s = open();
-    ASSERT_TRUE(s) << s.error().what;
+  std::unique_ptr<BlockDevice> device_of(const Content& file) {
+    auto storage = std::make_unique<PlainStorage>(file);
+    if (devices_.empty()) image_file_ = storage.get();
+    return storage;
   }
 
   /* Every n until none fails; how many there are. */
   size_t fail_each(bool always) {
     for (size_t nth = 1;; ++nth) {
       SCOPED_TRACE("allocation " + std::to_string(nth) + (always ? " and all after it" : ""));
-      load();
+      load([this](const Content& file) { return device_of(file); });
       test::fail_memory_at(nth, always);
       run_all(always);
       const size_t failures = test::memory_failures();

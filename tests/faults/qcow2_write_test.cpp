@@ -38,25 +38,18 @@ class Qcow2WriteFaults : public test::WriteWorkload<Qcow2WriteFaults> {
   const Content& stored() const { return image_file_->bytes; }
 
  protected:
-  void load() {
-    opened_.reset();
-    devices_.clear();
-    for (const Content& file : image_.files) {
-      auto memory = std::make_unique<WritableDevice>(file);
-      if (devices_.empty()) image_file_ = memory.get();
-      devices_.push_back(std::make_unique<FaultyDevice>(std::move(memory), faults_));
-    }
-    faults_.disarm();
-    const Status s = open();
-    ASSERT_TRUE(s) << s.error().what;
-    ASSERT_TRUE(disk().write_abilities().write);
+  std::unique_ptr<BlockDevice> device_of(const Content& file) {
+    auto memory = std::make_unique<WritableDevice>(file);
+    if (devices_.empty()) image_file_ = memory.get();
+    return std::make_unique<FaultyDevice>(std::move(memory), faults_);
   }
 
   /* Every n until none is hit; how many there are. */
   size_t fail_each(Fault fault) {
     for (fault.nth = 1;; ++fault.nth) {
       SCOPED_TRACE("call " + std::to_string(fault.nth) + (fault.always ? " and all after it" : ""));
-      load();
+      faults_.disarm();
+      load([this](const Content& file) { return device_of(file); });
       fault_ = fault;
       faults_.arm(fault);
       run_all(fault.always);

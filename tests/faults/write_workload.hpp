@@ -56,6 +56,17 @@ class WriteWorkload : public ::testing::TestWithParam<StoredImage> {
             {Kind::flush}};
   }
 
+  /* A fresh copy of each file behind the device that `make` makes of it, and opened. */
+  template <class Make>
+  void load(Make make) {
+    opened_.reset();
+    devices_.clear();
+    for (const Content& file : image_.files) devices_.push_back(make(file));
+    const Status s = open();
+    ASSERT_TRUE(s) << s.error().what;
+    ASSERT_TRUE(disk().write_abilities().write);
+  }
+
   Status open() {
     opened_ = std::make_unique<OpenedImage>(*devices_[0]);
     return image_.open(*opened_, devices_, keyring_);
