@@ -108,7 +108,8 @@ void operator delete(void* block, size_t, std::align_val_t) noexcept { release(b
 
 #else
 
-/* glibc's own, under the names that stay free for those who replace them. */
+/* glibc's own, under the names that stay free for those who replace them.  Ours are for the libraries as well. */
+#pragma GCC visibility push(default)
 extern "C" {
 void* __libc_malloc(size_t);
 void* __libc_calloc(size_t, size_t);
@@ -165,5 +166,6 @@ int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*
   return real(thread, attributes, start, argument);
 }
 }
+#pragma GCC visibility pop
 
 #endif
