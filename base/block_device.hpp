@@ -55,6 +55,13 @@ enum class ZeroMode : uint8_t {
   fast_may_trim,
 };
 
+constexpr bool may_trim(ZeroMode mode) noexcept {
+  return mode == ZeroMode::may_trim || mode == ZeroMode::fast_may_trim;
+}
+constexpr bool is_fast(ZeroMode mode) noexcept {
+  return mode == ZeroMode::fast_keep || mode == ZeroMode::fast_may_trim;
+}
+
 /* What a device does with writes, asked once when it is stacked. */
 struct WriteAbilities {
   bool write = false;

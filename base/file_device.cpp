@@ -93,19 +93,11 @@ Status FileDevice::write(std::span<const std::byte> src, uint64_t offset, Fua /*
 
 /* Of two ways that make zeroes one may be missing, by the file system. */
 Status FileDevice::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
-  const bool may_trim = mode == ZeroMode::may_trim || mode == ZeroMode::fast_may_trim;
-  const int how = (may_trim ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE) | FALLOC_FL_KEEP_SIZE;
+  const int how = (may_trim(mode) ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE) | FALLOC_FL_KEEP_SIZE;
   if (fallocate(file_.get(), how, static_cast<off_t>(offset), static_cast<off_t>(length)) == 0) return ok();
   if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL && errno != EINTR) return system_error(path_, errno);
   return write_zero_bytes(offset, length,
                           [&](std::span<const std::byte> zeroes, uint64_t at) { return write(zeroes, at, fua); });
-}
-
-/* Best effort. */
-Status FileDevice::trim(uint64_t offset, uint64_t length, Fua /*fua*/) {
-  fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-            static_cast<off_t>(length));
-  return ok();
 }
 
 Status FileDevice::flush() { return fdatasync(file_.get()) == 0 ? ok() : Status(system_error(path_, errno)); }

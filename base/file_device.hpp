@@ -30,11 +30,10 @@ class FileDevice final : public BlockDevice {
   Result<Extent> extent(uint64_t offset, uint64_t max) override;
 
   WriteAbilities write_abilities() const noexcept override {
-    return {.write = writable_, .flush = true, .trim = true, .zero = true};
+    return {.write = writable_, .flush = true, .zero = true};
   }
   Status write(std::span<const std::byte> src, uint64_t offset, Fua fua) override;
   Status zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) override;
-  Status trim(uint64_t offset, uint64_t length, Fua fua) override;
   Status flush() override;
 
   /* Two devices of one identity are the same file, whatever they were called. */

@@ -93,8 +93,7 @@ Status Connection::write(std::span<const std::byte> src, uint64_t offset, Fua fu
 }
 
 Status Connection::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
-  const bool fast = mode == ZeroMode::fast_keep || mode == ZeroMode::fast_may_trim;
-  if (fast && !abilities_.fast_zero) return fail(Errc::not_fast, "zeroes of this image have to be written");
+  if (is_fast(mode) && !abilities_.fast_zero) return fail(Errc::not_fast, "zeroes of this image have to be written");
   return write_with(fua, [&](Fua below) { return top().zero(offset, length, mode, below); });
 }
 

@@ -195,7 +195,6 @@ void NbdDevice::learn_limits(nbd_handle* handle, bool to_write) {
   if (!to_write || limits_.minimum != 1 || nbd_is_read_only(handle) != 0) return;
   abilities_ = {.write = nbd_can_flush(handle) > 0 && nbd_can_multi_conn(handle) > 0,
                 .flush = true,
-                .trim = nbd_can_trim(handle) > 0,
                 .zero = nbd_can_zero(handle) > 0};
 }
 
@@ -270,23 +269,11 @@ Status NbdDevice::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua)
     return write_zero_bytes(offset, length,
                             [&](std::span<const std::byte> zeroes, uint64_t at) { return write(zeroes, at, fua); });
   }
-  const bool may_trim = mode == ZeroMode::may_trim || mode == ZeroMode::fast_may_trim;
-  const uint32_t flags = may_trim ? 0 : LIBNBD_CMD_FLAG_NO_HOLE;
+  const uint32_t flags = may_trim(mode) ? 0 : LIBNBD_CMD_FLAG_NO_HOLE;
   for (uint64_t done = 0; done < length;) {
     const uint64_t piece = std::min<uint64_t>(length - done, limits_.maximum);
     Status s = change(
         [&](nbd_handle* handle) { return nbd_aio_zero(handle, piece, offset + done, NBD_NULL_COMPLETION, flags); });
-    if (!s) return s;
-    done += piece;
-  }
-  return ok();
-}
-
-Status NbdDevice::trim(uint64_t offset, uint64_t length, Fua /*fua*/) {
-  for (uint64_t done = 0; abilities_.trim && done < length;) {
-    const uint64_t piece = std::min<uint64_t>(length - done, limits_.maximum);
-    Status s =
-        change([&](nbd_handle* handle) { return nbd_aio_trim(handle, piece, offset + done, NBD_NULL_COMPLETION, 0); });
     if (!s) return s;
     done += piece;
   }
@@ -358,7 +345,6 @@ Status NbdDevice::write(std::span<const std::byte> src, uint64_t offset, Fua fua
 Status NbdDevice::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
   return BlockDevice::zero(offset, length, mode, fua);
 }
-Status NbdDevice::trim(uint64_t offset, uint64_t length, Fua fua) { return BlockDevice::trim(offset, length, fua); }
 Status NbdDevice::flush() { return ok(); }
 
 #endif

@@ -36,7 +36,6 @@ class NbdDevice final : public BlockDevice {
   WriteAbilities write_abilities() const noexcept override { return abilities_; }
   Status write(std::span<const std::byte> src, uint64_t offset, Fua fua) override;
   Status zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) override;
-  Status trim(uint64_t offset, uint64_t length, Fua fua) override;
   /* Fails for ever once a connection was lost that may have been written to: the server that comes back need not have
    * what it had acknowledged. */
   Status flush() override;

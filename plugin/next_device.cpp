@@ -186,7 +186,7 @@ Status NextDevice::write_pieces(std::span<const std::byte> src, uint64_t offset,
 /* Whole blocks are zeroed by the plugin, what is cut at the ends is written. */
 Status NextDevice::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
   if (Status s = check("zero", offset, length); !s) return s;
-  const bool fast = mode == ZeroMode::fast_keep || mode == ZeroMode::fast_may_trim;
+  const bool fast = is_fast(mode);
   if (fast && !abilities_.fast_zero) return fail(Errc::not_fast, "the plugin cannot zero fast");
   const auto write_zeroes = [&](uint64_t at, uint64_t bytes) {
     return write_zero_bytes(
@@ -200,7 +200,7 @@ Status NextDevice::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua
   const uint64_t to = end == size_ ? end : align_down(end, unit);
   if (from >= to) return fast ? fail(Errc::not_fast, "less than a block of the plugin") : write_zeroes(offset, length);
   if (fast && (from != offset || to != end)) return fail(Errc::not_fast, "no whole blocks of the plugin");
-  const uint32_t flags = (mode == ZeroMode::may_trim || mode == ZeroMode::fast_may_trim ? NBDKIT_FLAG_MAY_TRIM : 0U) |
+  const uint32_t flags = (may_trim(mode) ? NBDKIT_FLAG_MAY_TRIM : 0U) |
                          (fast ? NBDKIT_FLAG_FAST_ZERO : 0U) |
                          (fua == Fua::yes && abilities_.fua ? NBDKIT_FLAG_FUA : 0U);
   if (from != offset) {

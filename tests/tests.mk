@@ -139,6 +139,7 @@ memory_faults_test_SOURCES = \
 	tests/support/luks_builder.cpp \
 	tests/support/luks_builder.hpp \
 	tests/support/memory_device.hpp \
+	tests/support/plain_storage.hpp \
 	tests/support/qcow2_check.cpp \
 	tests/support/qcow2_check.hpp \
 	tests/support/qcow2_image.hpp \

@@ -73,7 +73,7 @@ class LuksLayer final : public BlockDevice {
   }
 
   Status zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) override {
-    if (mode == ZeroMode::fast_keep || mode == ZeroMode::fast_may_trim) {
+    if (is_fast(mode)) {
       return fail(Errc::not_fast, "zeroes of a LUKS payload have to be encrypted");
     }
     return write_zero_bytes(offset, length,

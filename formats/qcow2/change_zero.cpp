@@ -20,9 +20,8 @@ constexpr uint64_t all_zero = uint64_t{0xffffffff} << 32; /* the bitmap of an ex
 
 Status GuestWriter::zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) {
   if (Status s = writer_.begin(container_); !s) return s;
-  const bool fast = mode == ZeroMode::fast_keep || mode == ZeroMode::fast_may_trim;
-  const bool may_trim = mode == ZeroMode::may_trim || mode == ZeroMode::fast_may_trim;
-  if (Status s = set_zero(offset, length, may_trim ? Zeroing::free : Zeroing::keep, fast); !s) return s;
+  const Zeroing how = may_trim(mode) ? Zeroing::free : Zeroing::keep;
+  if (Status s = set_zero(offset, length, how, is_fast(mode)); !s) return s;
   return end_change(fua, false);
 }
 

@@ -164,20 +164,18 @@ class RandomChanges(TestCase):
         image = self.path("image.qcow2")
         qluks.run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "-b", backing, "-F", "raw", image,
                   str(SIZE))
-        steps = (["amend", "-o", "compat=0.10"], ["resize", "+1M"], ["amend", "-o", "compat=1.1"],
-                 ["snapshot", "-c", "one"], ["amend", "-o", "lazy_refcounts=on"], ["snapshot", "-c", "two"],
-                 ["resize", "+512K"], ["snapshot", "-d", "one"], ["rebase", "-b", ""],
-                 ["resize", "--shrink", "-1M"], ["amend", "-o", "refcount_bits=64"], ["snapshot", "-d", "two"],
-                 ["amend", "-o", "refcount_bits=1"], ["rebase", "-F", "raw", "-b", backing])
+        steps = (["amend", "-o", "compat=0.10", image], ["resize", image, "+1M"], ["amend", "-o", "compat=1.1", image],
+                 ["snapshot", "-c", "one", image], ["amend", "-o", "lazy_refcounts=on", image],
+                 ["snapshot", "-c", "two", image], ["resize", image, "+512K"], ["snapshot", "-d", "one", image],
+                 ["rebase", "-b", "", image], ["resize", "--shrink", image, "-1M"],
+                 ["amend", "-o", "refcount_bits=64", image], ["snapshot", "-d", "two", image],
+                 ["amend", "-o", "refcount_bits=1", image], ["rebase", "-F", "raw", "-b", backing, image])
         has_backing = True
         for command, *args in steps:
             with self.subTest(command=command, args=args):
                 self.change(image, backing=backing if has_backing else None)
                 before = self.content_of(image)
-                done = qluks.run("qemu-img", command, "-q", *([] if command != "resize" else ["-f", "qcow2"]),
-                                 *[a for a in args if command != "resize" or a == "--shrink"], image,
-                                 *[a for a in args if command == "resize" and a != "--shrink"], check=False)
-                self.assertEqual(done.returncode, 0, done.stderr.decode())
+                qluks.run("qemu-img", command, "-q", *args)
                 if command == "rebase":
                     has_backing = backing in args
                 self.assert_clean(image)
@@ -267,12 +265,7 @@ class Serving(TestCase):
             self.assertFalse(first.is_read_only())
             with server.connect("b") as second:
                 self.assertTrue(second.is_read_only())
-        # The server may still be about to close the first one.
-        for _ in range(1000):
-            with server.connect("b") as second:
-                if not second.is_read_only():
-                    return
-        self.fail("nobody may write any more")
+        server.connect_to_write("b").h.shutdown()
 
     def test_lost_connection_to_an_external_data_file(self):
         """What it had acknowledged may be gone with it, so no flush succeeds any more; reads go on."""

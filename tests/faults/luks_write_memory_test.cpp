@@ -9,30 +9,10 @@
 #include "formats/luks/layer.hpp"
 #include "tests/support/failing_memory.hpp"
 #include "tests/support/luks_builder.hpp"
+#include "tests/support/plain_storage.hpp"
 
 namespace qluks {
 namespace {
-
-/* Allocates nothing. */
-class PlainDevice final : public BlockDevice {
- public:
-  explicit PlainDevice(std::vector<std::byte> bytes) : bytes_(std::move(bytes)) {}
-  uint64_t size() const noexcept override { return bytes_.size(); }
-  Limits limits() const noexcept override { return {}; }
-  WriteAbilities write_abilities() const noexcept override { return {.write = true, .flush = true}; }
-  Status read(std::span<std::byte> dst, uint64_t offset) override {
-    std::copy_n(bytes_.begin() + static_cast<ptrdiff_t>(offset), dst.size(), dst.begin());
-    return ok();
-  }
-  Status write(std::span<const std::byte> src, uint64_t offset, Fua) override {
-    std::copy(src.begin(), src.end(), bytes_.begin() + static_cast<ptrdiff_t>(offset));
-    return ok();
-  }
-  Result<Extent> extent(uint64_t, uint64_t max) override { return Extent{.length = max}; }
-
- private:
-  std::vector<std::byte> bytes_;
-};
 
 class LuksWriteMemory : public ::testing::Test {
  protected:
@@ -55,7 +35,7 @@ class LuksWriteMemory : public ::testing::Test {
 
 TEST_F(LuksWriteMemory, EachAllocationMayFail) {
   const auto volume = test::make_luks2({.sector_size = 4096, .payload_bytes = 2 << 20});
-  PlainDevice device(volume.image());
+  test::PlainStorage device(volume.image());
   Keyring keyring;
   keyring.add_secret(test::secret_of("secret"));
   const auto format = open_luks(device, keyring);

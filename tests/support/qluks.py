@@ -349,6 +349,15 @@ class Server:
     def connect(self, export="", extents=False):
         return Connection(self.uri(export), extents)
 
+    def connect_to_write(self, export=""):
+        """As soon as it may be written: the server may still be about to close those who have left."""
+        for _ in range(1000):
+            connection = self.connect(export)
+            if not connection.h.is_read_only():
+                return connection
+            connection.h.shutdown()
+        raise AssertionError(f"export \"{export}\" is still read-only")
+
     def log(self):
         with open(self.log_path, errors="replace") as f:
             return f.read()
