@@ -159,7 +159,9 @@ class Memory(qluks.TestCase):
         self.assertLess(process_memory.resident_kib_most(server.pid) / 1024, 256 + 64 + 128)
         for connection in held:
             connection.h.shutdown()
-        server.connect_to_write("11").h.shutdown()  # what the other images took was given back
+        server.wait_until_all_have_left()
+        with server.connect("11") as h:
+            self.assertFalse(h.is_read_only(), "what the other images took was not given back")
         server.stop()
         too_many = tables_without_end(self.path("too-many.qcow2"), 1_050_000)
         server = self.server("file", too_many)

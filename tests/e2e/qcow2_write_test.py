@@ -265,7 +265,9 @@ class Serving(TestCase):
             self.assertFalse(first.is_read_only())
             with server.connect("b") as second:
                 self.assertTrue(second.is_read_only())
-        server.connect_to_write("b").h.shutdown()
+        server.wait_until_all_have_left()
+        with server.connect("b") as alone:
+            self.assertFalse(alone.is_read_only())
 
     def test_lost_connection_to_an_external_data_file(self):
         """What it had acknowledged may be gone with it, so no flush succeeds any more; reads go on."""

@@ -161,6 +161,7 @@ class ChangedUnderUs(TestCase):
                 pass
         self.assertEqual(len(server.errors()), 1)
         self.assertIn("was changed by another program while it is served", server.errors()[0])
+        server.wait_until_all_have_left()
         with server.connect() as later:
             self.assertEqual(later.pread(512, 0), b"\1" * 512)
 

@@ -349,14 +349,13 @@ class Server:
     def connect(self, export="", extents=False):
         return Connection(self.uri(export), extents)
 
-    def connect_to_write(self, export=""):
-        """As soon as it may be written: the server may still be about to close those who have left."""
-        for _ in range(1000):
-            connection = self.connect(export)
-            if not connection.h.is_read_only():
-                return connection
-            connection.h.shutdown()
-        raise AssertionError(f"export \"{export}\" is still read-only")
+    def wait_until_all_have_left(self):
+        """A client is gone before the server has closed what it had open.  The plugin is closed last."""
+        for _ in range(6000):
+            if len(self.lines("debug: file: open readonly=")) == len(self.lines("debug: file: close$")):
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"there are still clients after a minute:\n{self.log()[-4000:]}")
 
     def log(self):
         with open(self.log_path, errors="replace") as f:
