@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Built by "make bench", never by "make check": see bench/README.md.
-EXTRA_DIST += bench/README.md bench/bench_extents.py bench/bench_servers.py bench/bench_tenants.py \
-	bench/bench_writing.py bench/plot.py bench/results/amd-zen5-writing.txt
+EXTRA_DIST += bench/README.md bench/bench_extents.py bench/bench_scaling.py bench/bench_servers.py \
+	bench/bench_tenants.py bench/bench_writing.py bench/plot.py bench/results/amd-zen5-writing.txt
 if HAVE_BENCHMARK
 EXTRA_PROGRAMS += bench_crypto
 bench_crypto_SOURCES = \
@@ -28,9 +28,11 @@ bench-servers: nbdkit-qluks-filter.la
 
 bench-extents: nbdkit-qluks-filter.la
 	/usr/bin/python3 $(srcdir)/bench/bench_extents.py --filter .libs/nbdkit-qluks-filter.so $(BENCH_OPTIONS)
+bench-scaling: nbdkit-qluks-filter.la
+	/usr/bin/python3 $(srcdir)/bench/bench_scaling.py --filter .libs/nbdkit-qluks-filter.so $(BENCH_OPTIONS)
 bench-tenants: nbdkit-qluks-filter.la
 	/usr/bin/python3 $(srcdir)/bench/bench_tenants.py --filter .libs/nbdkit-qluks-filter.so $(BENCH_OPTIONS)
 bench-writing: nbdkit-qluks-filter.la
 	/usr/bin/python3 $(srcdir)/bench/bench_writing.py --filter .libs/nbdkit-qluks-filter.so $(BENCH_OPTIONS)
-.PHONY: bench bench-extents bench-servers bench-tenants bench-writing
+.PHONY: bench bench-extents bench-scaling bench-servers bench-tenants bench-writing
 CLEANFILES += bench_crypto

@@ -225,17 +225,20 @@ recipe_tests = \
 	tests/recipes/comparison_test.py \
 	tests/recipes/documented_test.py \
 	tests/recipes/recipes_test.py \
+	tests/recipes/scaling_test.py \
 	$(END)
 TESTS += $(recipe_tests)
 EXTRA_DIST += \
 	$(e2e_tests) \
 	$(recipe_tests) \
+	tests/recipes/boot_sector.s \
 	tests/recipes/documented.py \
 	tests/support/luks_secrets.py \
 	tests/support/parallel_writes.py \
 	tests/support/process_memory.py \
 	tests/support/qluks.py \
 	tests/support/raw_nbd.py \
+	tests/support/web_server.py \
 	$(END)
 
 # Reads a qcow2 through the layers, without nbdkit; what it reads is compared with QEMU.
@@ -281,8 +284,10 @@ EXTRA_DIST += $(conformance_tests)
 
 # What takes longer than "make check" may: "make check-long" runs it, and "make check" before it.
 long_tests = \
+	tests/container.sh \
 	tests/dm-crypt-vm.sh \
 	tests/guest-vm.sh \
+	tests/kubernetes.sh \
 	tests/conformance/long.sh \
 	tests/conformance/luks_malformed_test.py \
 	tests/faults/long.sh \

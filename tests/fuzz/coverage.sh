@@ -11,7 +11,7 @@ parsers=(crypto/cipher_spec formats/luks/header formats/luks/luks1 formats/luks/
     formats/luks/luks2_json formats/luks/luks2_metadata formats/luks/text formats/partition/gpt
     formats/partition/layer formats/partition/mbr formats/partition/table formats/qcow2/compressed formats/qcow2/crypt
     formats/qcow2/entry formats/qcow2/header formats/qcow2/layer formats/qcow2/map formats/qcow2/open
-    formats/qcow2/snapshot formats/text plugin/backing_chain plugin/config plugin/layer_list
+    formats/qcow2/snapshot formats/text info/luks_report info/report plugin/backing_chain plugin/config plugin/layer_list
     plugin/luks_partitions plugin/opener)
 
 ./fuzz_seeds seeds

@@ -3,6 +3,7 @@
 fuzz_targets = \
 	fuzz_cipher_spec \
 	fuzz_compressed \
+	fuzz_info \
 	fuzz_luks1 \
 	fuzz_luks2 \
 	fuzz_luks_write \
@@ -39,6 +40,20 @@ fuzz_compressed_SOURCES = tests/fuzz/fuzz_compressed.cpp tests/fuzz/fuzz_case.hp
 	tests/support/guarded.hpp $(fuzz_entry)
 fuzz_compressed_LDADD = $(fuzz_libs) $(ZLIB_LIBS)
 fuzz_compressed_LDFLAGS = $(fuzz_ldflags)
+
+fuzz_info_SOURCES = \
+	tests/fuzz/fuzz_info.cpp \
+	tests/fuzz/fuzz_case.hpp \
+	tests/fuzz/kdf_stub.cpp \
+	tests/fuzz/sparse_device.hpp \
+	$(info_report_sources) \
+	$(fuzz_entry) \
+	$(END)
+fuzz_info_LDADD = $(fuzz_libs)
+fuzz_info_LDFLAGS = $(fuzz_ldflags)
+if FUZZING
+fuzz_info_SOURCES += tests/fuzz/fuzz_qcow2_mutator.cpp
+endif
 
 fuzz_luks1_SOURCES = tests/fuzz/fuzz_luks.cpp $(fuzz_image)
 fuzz_luks1_LDADD = $(fuzz_libs)
@@ -120,7 +135,7 @@ fuzz_seeds_LDADD = $(fuzz_libs) $(ZLIB_LIBS) $(ZSTD_LIBS)
 
 TESTS += tests/fuzz/replay_test.sh
 EXTRA_DIST += \
-	$(patsubst %,tests/fuzz/%.dict,$(filter-out %_write,$(fuzz_targets))) \
+	$(patsubst %,tests/fuzz/%.dict,$(filter-out %_info %_write,$(fuzz_targets))) \
 	tests/fuzz/coverage.sh \
 	tests/fuzz/replay_test.sh \
 	tests/fuzz/run.sh \

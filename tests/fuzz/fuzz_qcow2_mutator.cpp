@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* How libFuzzer changes the inputs of fuzz_qcow2 and fuzz_qcow2_write: half of the time anywhere, as it does by itself; else inside of one
- * piece, whose length stays, so that what follows stays a list of pieces.  Headers and tables are at the start of a
- * piece more often than not. */
+/* How libFuzzer changes the inputs of fuzz_qcow2, fuzz_qcow2_write and fuzz_info: half of the time anywhere, as it does
+ * by itself; else inside of one piece, whose length stays, so that what follows stays a list of pieces.  Headers and
+ * tables are at the start of a piece more often than not. */
 #include <random>
 
 #include "tests/fuzz/fuzz_case.hpp"

@@ -118,6 +118,7 @@ void write_qcow2(const std::string& name, ScriptOnDisk script, const std::vector
   append_struct(seed, script);
   append_files(seed, files);
   write("fuzz_qcow2", name, seed);
+  write("fuzz_info", "qcow2_" + name, seed);
 }
 
 void write_stored_qcow2(StoredImage image) {
@@ -327,6 +328,13 @@ void write_all_for_writing(const std::vector<StoredImage>& images) {
 
 /* ── LUKS ── */
 
+void write_luks_info(const std::string& name, const ScriptOnDisk& script, const Content& header) {
+  Content seed;
+  append_struct(seed, script);
+  append_pieces(seed, header, 0);
+  write("fuzz_info", name, seed);
+}
+
 /* The header alone; the payload lies behind it, and is zero. */
 void write_luks(const std::string& target, const std::string& name, const Content& image, size_t header_bytes,
                 uint8_t keyring = 1, uint8_t place = 0) {
@@ -338,8 +346,10 @@ void write_luks(const std::string& target, const std::string& name, const Conten
   script.requests[1] = {.kind = 2, .shift = 0, .offset = 0, .length = 65536};
   Content seed;
   append_struct(seed, script);
-  append(seed, std::span(image).first(header_bytes));
+  const auto header = std::span(image).first(header_bytes);
+  append(seed, header);
   write(target, name, seed);
+  write_luks_info(target.substr(target.find('_') + 1) + "_" + name, script, {header.begin(), header.end()});
   if (place != 0) return;
   const WritingOnDisk writing = writing_with(static_cast<uint8_t>(name.size() % 8));
   const auto bytes = std::as_bytes(std::span(&writing, 1));
@@ -611,6 +621,7 @@ void write_disk(const std::string& name, const Content& disk, uint8_t number, ui
   append_struct(seed, script);
   append_pieces(seed, disk, 0);
   write("fuzz_partition", name, seed);
+  write("fuzz_info", "partition_" + name, seed);
 }
 
 void write_gpts() {

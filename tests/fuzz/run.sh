@@ -10,11 +10,19 @@ here=$(cd "$(dirname "$0")" && pwd)
 ./fuzz_seeds seeds
 mkdir -p findings logs
 
+# What the formats are made of that a target reads.
+dictionaries() {
+    case $1 in
+        fuzz_info) echo "$here"/fuzz_{luks1,luks2,partition,qcow2}.dict ;;
+        *) echo "$here/${1%_write}"*.dict ;;
+    esac
+}
+
 fuzz() {
     local inputs=("corpus/$1" "seeds/$1")
     [ ! -d "$here/regressions/$1" ] || inputs+=("$here/regressions/$1")
     mkdir -p "corpus/$1"
-    cat "$here/${1%_write}"*.dict >"seeds/$1.dict" # what a format is made of, whether it is read or written
+    cat $(dictionaries "$1") >"seeds/$1.dict"
     "./$1" -max_total_time="$seconds" -rss_limit_mb=256 -malloc_limit_mb=64 -timeout=2 -max_len=69632 \
         -print_final_stats=1 -dict="seeds/$1.dict" -artifact_prefix="findings/$1-" "${inputs[@]}" >"logs/$1" 2>&1
 }

@@ -11,7 +11,7 @@ import select
 import documented
 import qluks
 
-qluks.requires("guestfish", "virt-cat", "virt-df", "virt-filesystems", "guestmount", "qemu-system-x86_64", "mke2fs")
+qluks.requires("guestfish", "virt-cat", "virt-df", "virt-filesystems", "guestmount", "qemu-system-x86_64", "mke2fs", "as", "ld")
 
 PASS = f"qluks-passphrase={qluks.SECRET}"
 FILES = {
@@ -49,9 +49,9 @@ class ApplianceTest(documented.TestCase):
         return self.server("file", self.path("vm.qcow2"), "qluks-layers=qcow2,partition:3,luks", PASS, options=options)
 
     def test_looking_into_a_guest(self):
-        """The block of doc/recipes.md, and the line that the demo prints."""
+        """The block of doc/recipes, and the line that the demo prints."""
         self.write("pass.txt", qluks.SECRET.encode())
-        (block,) = documented.blocks_of("doc/recipes.md")["Look into a guest"]
+        (block,) = documented.recipes()["Look into a guest"]
         said = self.typed("set -e\n" + block)
         self.assertRegex(said, r"^inside\n+inside\n")
         self.assertIn("/dev/sda", said)
@@ -77,6 +77,21 @@ class ApplianceTest(documented.TestCase):
             self.typed("guestunmount mnt")
             self.assertTrue(select.select([guestmount], [], [], 60)[0], "guestmount does not end")
             os.close(guestmount)
+
+    def test_booting_from_an_export(self):
+        """The block of doc/recipes; the machine starts from the first sector, and reads one further on."""
+        disk = bytearray(qluks.MIB * 3)
+        qluks.run("as", "--32", "-o", self.path("boot.o"), os.path.join(documented.SOURCES, "tests", "recipes",
+                                                                        "boot_sector.s"))
+        qluks.run("ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "-o", self.path("boot"),
+                  self.path("boot.o"))
+        disk[:512] = self.content("boot")
+        text = b"started from an encrypted image\n"
+        disk[4096 * 512:4096 * 512 + len(text)] = text
+        self.qcow2_luks("vm.qcow2", bytes(disk))
+        self.write("pass.txt", qluks.SECRET.encode())
+        self.typed("set -e\n" + documented.recipes()["Boot a machine from the export"][0])
+        self.assertEqual(self.content("console.txt"), text)
 
     def test_changing_a_guest(self):
         server = self.guest()

@@ -12,6 +12,7 @@ import re
 import subprocess
 
 import qluks
+import web_server
 
 SOURCES = os.environ["srcdir"]
 INFO = os.path.join(os.environ["QLUKS_BUILD"], "qluks-info")
@@ -24,7 +25,7 @@ NBDKIT = r"""#!/bin/bash
 PATH=${PATH#*:}
 args=() client=${LISTEN_FDS:-}
 for word in "$@"; do
-    case $word in --run | -P) client=yes ;; esac
+    case $word in --run | -P | --pidfile) client=yes ;; esac
     if [ "$word" = --filter=qluks ]; then word=--filter=$QLUKS_FILTER; fi
     args+=("$word")
 done
@@ -59,6 +60,15 @@ def blocks_of(document):
         title, _, body = section.partition("\n")
         found[title] = [re.sub(r"^    ", "", block, flags=re.M)
                         for block in re.findall(r"(?:^    .*\n)+", body, re.M)]
+    return found
+
+
+def recipes():
+    """The blocks of all pages in doc/recipes."""
+    folder = os.path.join("doc", "recipes")
+    found = {}
+    for page in sorted(os.listdir(os.path.join(SOURCES, folder))):
+        found |= blocks_of(os.path.join(folder, page))
     return found
 
 
@@ -114,6 +124,9 @@ class TestCase(qluks.TestCase):
         os.close(terminal)
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0, said)
         self.assert_same(self.content("served.raw"), self.disk)
+
+    def serve_on_the_web(self, name):
+        return web_server.serve(self, self.content(name))
 
     def content(self, name):
         with open(self.path(name), "rb") as f:

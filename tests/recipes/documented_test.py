@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every line that the project prints or documents is typed, and does what the text around it says."""
 
-import http.server
 import json
 import os
 import re
-import threading
 
 import documented
 import qluks
@@ -14,44 +12,7 @@ from documented import PARTITION, SIZE
 qluks.requires("jq", "sfdisk", "nbdcopy", "qemu-img")
 
 
-class WebServer(http.server.SimpleHTTPRequestHandler):
-    """One file, whole or in ranges: what the curl plugin asks of a server of images."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self):
-        self.answer(send=False)
-
-    def do_GET(self):
-        self.answer(send=True)
-
-    def answer(self, send):
-        content = self.server.content
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        first, last = (int(asked[1]), int(asked[2])) if asked else (0, len(content) - 1)
-        part = content[first:last + 1]
-        self.send_response(206 if asked else 200)
-        if asked:
-            self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(content)}")
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(part)))
-        self.end_headers()
-        if send:
-            self.wfile.write(part)
-
-    def log_message(self, *args):
-        pass
-
-
 class DocumentedTest(documented.TestCase):
-    def serve_on_the_web(self, name):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), WebServer)
-        server.content = self.content(name)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        self.addCleanup(server.server_close)
-        self.addCleanup(server.shutdown)
-        return f"http://127.0.0.1:{server.server_port}"
-
     def served(self, command, expected, stdin=None):
         """The command starts a server, from which everything is copied."""
         self.typed(command, stdin=stdin)

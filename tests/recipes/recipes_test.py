@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The blocks of doc/recipes.md, typed as they stand there, with the real programs."""
+"""The blocks of doc/recipes, typed as they stand there, with the real programs."""
 
 import os
 import re
@@ -25,7 +25,7 @@ CERTIFICATES = """
 class RecipesTest(documented.TestCase):
     def setUp(self):
         super().setUp()
-        self.recipes = documented.blocks_of("doc/recipes.md")
+        self.recipes = documented.recipes()
         self.make_encrypted_qcow2()
         os.unlink(self.path("disk.raw"))
 
@@ -33,8 +33,8 @@ class RecipesTest(documented.TestCase):
         for program in programs:
             qluks.requires_or_skip(self, program)
 
-    def type_block(self, section, number=0):
-        self.typed("set -e\n" + self.recipes[section][number])
+    def type_block(self, section, number=0, replace=("", "")):
+        self.typed("set -e\n" + self.recipes[section][number].replace(*replace))
 
     def assert_copied(self):
         self.assert_same(self.content("disk.raw"), self.disk)
@@ -113,6 +113,10 @@ class RecipesTest(documented.TestCase):
             nbdcopy 'nbd+unix:///?socket=sock' disk.raw; status=$?
             kill $server
             exit $status""")
+        self.assert_copied()
+
+    def test_importer_of_kubevirt(self):
+        self.type_block("In KubeVirt's importer", replace=("https://example.com", self.serve_on_the_web("disk.qcow2")))
         self.assert_copied()
 
     def test_guest_of_libvirt(self):
