@@ -5,6 +5,7 @@ What is lost is an error that says so, or, in a plain image and as in QEMU, zero
 never a hole that a client would not even read."""
 
 import os
+import random
 import re
 import struct
 
@@ -175,6 +176,79 @@ class InUse(qluks.TestCase):
     def test_container_as_it_is(self):
         image = self.write("image.raw", self.content)
         self.cut_under(self.server("file", image, "qluks-layers=raw"), image)
+
+
+class Written(qluks.TestCase):
+    """Another program cuts or changes the container while it is written.  What fails is told, and nobody else is harmed."""
+
+    SIZE = 4 * MIB
+    REQUESTS = 60
+
+    def image(self, kind):
+        content = qluks.source_bytes(self.SIZE)
+        path = self.path(f"exports/{kind}")
+        if kind == "luks1":
+            os.rename(self.luks1("volume", content), path)
+        else:
+            os.rename({"qcow2": self.qcow2, "qcow2+luks": self.qcow2_luks}[kind]("volume", content), path)
+        return path
+
+    def use(self, h, rng):
+        """Requests of every kind, any of which may fail; how each did that failed."""
+        failed = []
+        for _ in range(self.REQUESTS):
+            offset = rng.randrange(self.SIZE // 512) * 512
+            length = min(rng.choice((512, 4096, 65536, 300 * 1024)), self.SIZE - offset)
+            try:
+                rng.choice((lambda: h.pwrite(rng.randbytes(length), offset), lambda: h.zero(length, offset),
+                            lambda: h.trim(length, offset) if h.can_trim() else None, lambda: h.pread(length, offset), h.flush))()
+            except qluks.nbd.Error as e:
+                failed.append(e.errno)
+        return failed
+
+    def check(self, kind, harm):
+        """harm(image, its size) in the middle of writing."""
+        rng = random.Random(kind)
+        image = self.image(kind)
+        size = os.path.getsize(image)
+        server = self.server("file", f"dir={self.path('exports')}", PASS)
+        with server.connect("other") as other:
+            other.pwrite(b"\1" * 4096, 0)
+            with server.connect(kind) as h:
+                # What zeroes and trims free is not to be had again before the next flush, and the file does not grow.
+                self.assertLessEqual(set(self.use(h, rng)), {"ENOSPC"})
+                harm(image, size)
+                failed = set(self.use(h, rng))
+                self.assertLessEqual(failed, {"EIO", "ENOSPC", "ESHUTDOWN"})
+                other.pwrite(b"\2" * 4096, 4096)
+                other.flush()
+            self.assert_same(bytes(other.pread(8192, 0)), b"\1" * 4096 + b"\2" * 4096)
+        server.wait_until_all_have_left()
+        server.stop()
+        self.assertLessEqual(os.path.getsize(image), size)
+        os.unlink(image)
+        return failed
+
+    def test_container_harmed_in_the_middle(self):
+        os.mkdir(self.path("exports"))
+        os.rename(self.qcow2("volume", qluks.source_bytes(MIB)), self.path("exports/other"))
+
+        def overwritten(share):
+            def harm(image, size):
+                with open(image, "r+b") as f:
+                    f.seek(int(size * share) // 65536 * 65536)
+                    f.write(os.urandom(4 * 65536))
+            return harm
+
+        for kind in "qcow2", "qcow2+luks", "luks1":
+            with self.subTest(kind):
+                failed = self.check(kind, lambda image, size: os.truncate(image, size // 2))
+                # Plain clusters read as zeroes; a write to a volume behind the cut makes the file as long as it was.
+                if kind == "qcow2+luks":
+                    self.assertIn("EIO", failed)
+                self.check(kind, lambda image, size: os.truncate(image, 0))
+                for share in 0, 0.05, 0.5:  # header and tables, tables or key slots, data
+                    self.check(kind, overwritten(share))
 
 
 class Compared(qluks.TestCase):
