@@ -95,7 +95,8 @@ CpuFeatures detect_cpu() noexcept {
 
 CpuFeatures detect_cpu() noexcept {
   CpuFeatures cpu;
-  cpu.aes = (getauxval(AT_HWCAP) & HWCAP_AES) != 0;
+  constexpr unsigned long needed = HWCAP_AES | HWCAP_PMULL;
+  cpu.aes = (getauxval(AT_HWCAP) & needed) == needed;
   return cpu;
 }
 

@@ -7,7 +7,7 @@ namespace qluks {
 
 /* A vector feature is set only if the operating system saves the registers it needs.  A test may build its own. */
 struct CpuFeatures {
-  bool aes = false; /* AES-NI with PCLMULQDQ and SSE4.1 on x86, the Cryptography Extension on AArch64 */
+  bool aes = false; /* AES-NI with PCLMULQDQ and SSE4.1 on x86, AES and PMULL on AArch64 */
   bool avx2 = false;
   bool vaes = false;
   bool vpclmulqdq = false;

@@ -48,20 +48,28 @@ libsectorcrypto_la_SOURCES += \
 	crypto/kdf/hash_libgcrypt.hpp \
 	$(END)
 endif
-if X86_64
-libsectorcrypto_la_SOURCES += \
-	crypto/aes/kernel_aesni.cpp \
-	crypto/aes/kernel_vaes256.cpp \
-	crypto/aes/kernel_vaes512.cpp \
-	crypto/aes/kernel_x86.hpp \
-	crypto/aes/key_aesni.cpp \
+aes_vector_bodies = \
 	crypto/aes/vector_cbc.hpp \
 	crypto/aes/vector_iv.hpp \
+	crypto/aes/vector_key.hpp \
 	crypto/aes/vector_tweak.hpp \
 	crypto/aes/vector_tweak_shift.hpp \
 	crypto/aes/vector_xts.hpp \
 	crypto/aes/vector_xts_interleaved.hpp \
 	crypto/isa.hpp \
+	$(END)
+if AARCH64
+libsectorcrypto_la_SOURCES += $(aes_vector_bodies) \
+	crypto/aes/kernel_armv8.cpp \
+	crypto/aes/kernel_armv8.hpp \
+	$(END)
+endif
+if X86_64
+libsectorcrypto_la_SOURCES += $(aes_vector_bodies) \
+	crypto/aes/kernel_aesni.cpp \
+	crypto/aes/kernel_vaes256.cpp \
+	crypto/aes/kernel_vaes512.cpp \
+	crypto/aes/kernel_x86.hpp \
 	crypto/kdf/argon2_fill_avx2.cpp \
 	crypto/kdf/pbkdf2_shani.cpp \
 	crypto/kdf/pbkdf2_shani.hpp \

@@ -31,6 +31,18 @@ void wipe_vector_registers() noexcept {
         "vpxord %xmm28, %xmm28, %xmm28; vpxord %xmm29, %xmm29, %xmm29; vpxord %xmm30, %xmm30, %xmm30;"
         "vpxord %xmm31, %xmm31, %xmm31");
   }
+#elif defined(__aarch64__)
+  __asm__ volatile(
+      "movi v0.2d, #0; movi v1.2d, #0; movi v2.2d, #0; movi v3.2d, #0; movi v4.2d, #0; movi v5.2d, #0; movi v6.2d, #0; "
+      "movi v7.2d, #0;"
+      "movi v8.2d, #0; movi v9.2d, #0; movi v10.2d, #0; movi v11.2d, #0; movi v12.2d, #0; movi v13.2d, #0; movi "
+      "v14.2d, #0; movi v15.2d, #0;"
+      "movi v16.2d, #0; movi v17.2d, #0; movi v18.2d, #0; movi v19.2d, #0; movi v20.2d, #0; movi v21.2d, #0; movi "
+      "v22.2d, #0; movi v23.2d, #0;"
+      "movi v24.2d, #0; movi v25.2d, #0; movi v26.2d, #0; movi v27.2d, #0; movi v28.2d, #0; movi v29.2d, #0; movi "
+      "v30.2d, #0; movi v31.2d, #0;" ::
+          : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16",
+            "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31");
 #endif
 }
 

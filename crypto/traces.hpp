@@ -10,7 +10,7 @@
 
 namespace qluks {
 
-/* Every vector register, as far as this CPU has them.  On x86-64 only. */
+/* Every vector register, as far as this CPU has them.  On x86-64 and AArch64 only. */
 void wipe_vector_registers() noexcept;
 
 /* When it goes, it wipes the traces of all that was called since it came, down to that many bytes of stack.  Declare

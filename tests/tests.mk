@@ -284,6 +284,7 @@ EXTRA_DIST += $(conformance_tests)
 
 # What takes longer than "make check" may: "make check-long" runs it, and "make check" before it.
 long_tests = \
+	tests/aarch64.sh \
 	tests/container.sh \
 	tests/dm-crypt-vm.sh \
 	tests/guest-vm.sh \

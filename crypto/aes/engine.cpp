@@ -10,6 +10,8 @@
 #include "crypto/aes/kernel_nettle.hpp"
 #if defined(__x86_64__)
 #include "crypto/aes/kernel_x86.hpp"
+#elif defined(__aarch64__)
+#include "crypto/aes/kernel_armv8.hpp"
 #endif
 
 namespace qluks {
@@ -65,6 +67,15 @@ constexpr Kernel all_kernels[] = {
      .xts_decrypt = xts_decrypt_aesni,
      .cbc_encrypt = cbc_encrypt_aesni,
      .cbc_decrypt = cbc_decrypt_aesni},
+#elif defined(__aarch64__)
+    {.name = "armv8",
+     .supported = [](const CpuFeatures& cpu) noexcept { return cpu.aes; },
+     .rank = [](const CpuFeatures&) noexcept { return 20; },
+     .expand_key = expand_key_armv8,
+     .xts_encrypt = xts_encrypt_armv8,
+     .xts_decrypt = xts_decrypt_armv8,
+     .cbc_encrypt = cbc_encrypt_armv8,
+     .cbc_decrypt = cbc_decrypt_armv8},
 #endif
     {.name = "nettle",
      .supported = [](const CpuFeatures&) noexcept { return true; },

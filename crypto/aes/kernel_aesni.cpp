@@ -23,6 +23,8 @@ struct Vector {
   QLUKS_STEP void store(std::byte* p) const noexcept { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
   QLUKS_STEP static Vector broadcast(const std::byte* p) noexcept { return load(p); }
   QLUKS_STEP static void transpose(Vector (&)[1]) noexcept {}
+  QLUKS_STEP static Vector columns(uint32_t word) noexcept { return {_mm_set1_epi32(static_cast<int>(word))}; }
+  QLUKS_STEP uint32_t first_column() const noexcept { return static_cast<uint32_t>(_mm_cvtsi128_si32(v)); }
 
   QLUKS_STEP friend Vector operator^(Vector a, Vector b) noexcept { return {_mm_xor_si128(a.v, b.v)}; }
   QLUKS_STEP static Vector xor3(Vector a, Vector b, Vector c) noexcept { return a ^ (b ^ c); }
@@ -55,10 +57,12 @@ struct Vector {
 } // namespace qluks
 
 #include "crypto/aes/vector_cbc.hpp"
+#include "crypto/aes/vector_key.hpp"
 #include "crypto/aes/vector_xts.hpp"
 
 namespace qluks {
 
+void expand_key_aesni(std::span<const std::byte> key, AesSchedule& schedule) noexcept { expand_key(key, schedule); }
 void xts_encrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::encrypt>(keys, run); }
 void xts_decrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::decrypt>(keys, run); }
 void cbc_encrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt(keys, run); }

@@ -82,6 +82,12 @@ TEST_F(Engine, SlowZmmLowersTheRankAndHidesNothing) {
   EXPECT_EQ(ranked_names(cpu), (Names{"vaes256", "vaes256shift", "vaes512", "vaes512shift", "aesni", "nettle"}));
 }
 
+#elif defined(__aarch64__)
+
+TEST_F(Engine, BestIsTakenFirst) {
+  EXPECT_EQ(ranked_names(CpuFeatures{.aes = true}), (Names{"armv8", "nettle"}));
+}
+
 #endif
 
 TEST_F(Engine, CpuWithoutAnythingHasNettle) { EXPECT_EQ(ranked_names(CpuFeatures{}), (Names{"nettle"})); }
