@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 
+import inflate_alone
 import nbd
 
 MIB = 1 << 20
@@ -281,6 +282,10 @@ def measure(name, options, directory):
         rounds.append({who: turn(command, options, raw if who == CEILING else image,
                                  os.path.join(directory, "socket")) for who, command in servers.items()})
     print_table(name, rounds, skipped)
+    if name.startswith(("zlib", "zstd")):
+        library, alone = inflate_alone.seconds_per_gib(image)
+        ours_spent = median([r[OURS]["cpu"] for r in rounds])
+        print(f"  {library} alone: {alone:.2f} CPU s/GiB, {100 * alone / ours_spent:.0f} % of ours", flush=True)
     if image != raw:
         os.unlink(image)
 

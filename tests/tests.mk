@@ -294,6 +294,7 @@ long_tests = \
 	tests/faults/long.sh \
 	tests/faults/power_cut_long.sh \
 	tests/recipes/appliance_test.py \
+	tests/recipes/virt_v2v_test.py \
 	$(END)
 EXTRA_DIST += $(long_tests) tests/skips.sh tests/support/vm.sh
 EXTRA_DIST += tests/dm-crypt/cases.py tests/dm-crypt/init.sh tests/guest/guest_vm.py tests/guest/init.sh

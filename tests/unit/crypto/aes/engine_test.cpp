@@ -84,9 +84,7 @@ TEST_F(Engine, SlowZmmLowersTheRankAndHidesNothing) {
 
 #elif defined(__aarch64__)
 
-TEST_F(Engine, BestIsTakenFirst) {
-  EXPECT_EQ(ranked_names(CpuFeatures{.aes = true}), (Names{"armv8", "nettle"}));
-}
+TEST_F(Engine, BestIsTakenFirst) { EXPECT_EQ(ranked_names(CpuFeatures{.aes = true}), (Names{"armv8", "nettle"})); }
 
 #endif
 
