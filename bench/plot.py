@@ -29,7 +29,7 @@ def tables(lines):
         for row in lines[i + 1:]:
             words = row.replace("|", " ").split()
             first = next((n for n, word in enumerate(words) if word.replace(".", "").isdigit()), None)
-            if first is None:
+            if first is None or row.startswith("  "):  # the end, or a remark
                 break
             rows.append((" ".join(words[:first]), [float(w) if w != "nan" else 0.0 for w in words[first:]]))
         if rows:
