@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 
+import bench_servers
 import nbd
 from bench_servers import MIB, SECRET, filter_exists, guest_disk, make_qcow2_luks, run
 
@@ -78,56 +79,37 @@ class Storage:
         self.process.wait()
 
 
-class Server:
+class Server(bench_servers.Server):
     """nbdkit with these filters (the first is nearest to the client) over the object."""
 
     def __init__(self, options, storage, directory, filters, parameters=()):
         self.dir = tempfile.mkdtemp(dir=directory)
-        self.socket = os.path.join(self.dir, "sock")
+        self.stats = os.path.join(self.dir, "stats")
+        path = os.path.join(self.dir, "sock")
         names = [options.filter if f == "qluks" else f for f in filters]
-        self.command = ["nbdkit", "-f", "-r", "-U", self.socket, *(f"--filter={f}" for f in names), "--filter=stats",
-                        *storage.parameters(), f"qluks-passphrase={SECRET}",
-                        f"statsfile={os.path.join(self.dir, 'stats')}", "statsappend=true", *parameters]
-        self.start()
-
-    def start(self):
-        if os.path.exists(self.socket):
-            os.unlink(self.socket)
-        self.process = subprocess.Popen(self.command, env=os.environ | {"TMPDIR": self.dir})
-        while True:
-            try:
-                with socket.socket(socket.AF_UNIX) as probe:
-                    probe.connect(self.socket)
-                    probe.recv(18, socket.MSG_WAITALL)  # its greeting
-                return
-            except (FileNotFoundError, ConnectionRefusedError):
-                if self.process.poll() is not None:
-                    sys.exit(f"{self.command} ended with {self.process.returncode}")
-                time.sleep(0.005)
+        super().__init__(["env", f"TMPDIR={self.dir}", "nbdkit", "-f", "-r", "-U", path,
+                          *(f"--filter={f}" for f in names), "--filter=stats", *storage.parameters(),
+                          f"qluks-passphrase={SECRET}", f"statsfile={self.stats}", *parameters], path)
 
     def replace(self):
         """As a machine that fails, and another one that comes."""
-        self.process.kill()
-        self.process.wait()
-        self.start()
-
-    def connect(self):
-        h = nbd.NBD()
-        h.connect_uri(f"nbd+unix:///?socket={self.socket}")
-        return h
+        super().stop()
+        super().__init__(self.process.args, self.socket)
 
     def memory_mib(self):
         with open(f"/proc/{self.process.pid}/smaps_rollup") as f:
             return int(re.search(r"^Pss:\s+(\d+)", f.read(), re.M)[1]) / 1024
 
-    def stop(self):
+    def end(self):
+        """When it is asked to: only then it says what it has counted."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()
+        self.log.close()
 
     def asked(self):
         """(reads, bytes) that reached storage, once the server has ended."""
         reads = size = 0
-        with open(os.path.join(self.dir, "stats")) as f:
+        with open(self.stats) as f:
             for ops, amount, unit in re.findall(r"^read: (\d+) ops, [\d.]+ s, ([\d.]+) (\w+)", f.read(), re.M):
                 reads += int(ops)
                 size += float(amount) * {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[unit]
@@ -167,37 +149,44 @@ CHAINS = [
 ]
 
 
-def measure_chain(options, storage, directory, chain, disk):
-    """Of a server of its own for each kind of read: seconds, and what is asked for each byte that a client gets."""
+def seconds_to_read(h, pieces, disk):
+    def check(offset, got):
+        if got != disk[offset:offset + len(got)]:
+            sys.exit(f"wrong bytes at {offset}")
     start = time.monotonic()
-    server = Server(options, storage, directory, *chain)
+    read_pieces(h, pieces, check)
+    return time.monotonic() - start
+
+
+def read_twice(server, pieces, disk):
+    """Seconds of the first and of the second turn, what is asked for each piece and for each byte, and MiB of memory."""
+    h = server.connect()
+    first = seconds_to_read(h, pieces, disk)
+    memory = server.memory_mib()
+    second = seconds_to_read(h, pieces, disk)
+    h.shutdown()
+    server.end()
+    reads, asked = server.asked()
+    return first, second, reads / (2 * len(pieces)), asked / (2 * sum(length for _, length in pieces)), memory
+
+
+def first_byte_ms(server, start):
     h = server.connect()
     h.pread(512, 0)
-    first_ms = (time.monotonic() - start) * 1000
+    done = time.monotonic()
     h.shutdown()
-    server.stop()
-    results = []
+    server.end()
+    return (done - start) * 1000
+
+
+def measure_chain(options, storage, directory, chain, disk):
+    """A server of its own for each kind of read."""
+    def server():
+        return Server(options, storage, directory, *chain)
     size = len(disk)
-    for pieces in random_pieces(size), [(at, min(MIB, size - at)) for at in range(0, size, MIB)]:
-        for turn in range(2):
-            if turn == 0:
-                server = Server(options, storage, directory, *chain)
-                h = server.connect()
-            start = time.monotonic()
-            def check(offset, got):
-                if got != disk[offset:offset + len(got)]:
-                    sys.exit(f"{chain}: wrong bytes at {offset}")
-            read_pieces(h, pieces, check)
-            seconds = time.monotonic() - start
-            if turn == 0:
-                once = seconds
-                memory = server.memory_mib()
-        h.shutdown()
-        server.stop()
-        reads, asked = server.asked()
-        wanted = 2 * sum(length for _, length in pieces)
-        results.append((once, seconds, reads / (2 * len(pieces)), asked / wanted, memory))
-    (r1, r2, rreads, rbytes, _), (s1, s2, sreads, sbytes, memory) = results
+    first_ms = first_byte_ms(start=time.monotonic(), server=server())
+    r1, r2, rreads, rbytes, _ = read_twice(server(), random_pieces(size), disk)
+    s1, s2, sreads, sbytes, memory = read_twice(server(), [(at, min(MIB, size - at)) for at in range(0, size, MIB)], disk)
     name = " ".join(chain[0] + chain[1])
     print(f"| {name} | {first_ms:.0f} | {RANDOM_READS / r1:.0f} / {RANDOM_READS / r2:.0f} | {rreads:.2f} | {rbytes:.2f} "
           f"| {size / MIB / s1:.0f} / {size / MIB / s2:.0f} | {sreads:.2f} | {sbytes:.3f} | {memory:.0f} |", flush=True)
@@ -223,7 +212,7 @@ def copy_whole(server, size, result):
             at += len(parts[at])
     h.shutdown()
     result.append((digest.hexdigest(), reconnected, server.memory_mib()))
-    server.stop()  # by the thread that started it: its end may be the server's
+    server.end()  # by the thread that started it: its end may be the server's
 
 
 def measure_servers(options, storage, directory, count, disk):

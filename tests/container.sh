@@ -10,6 +10,7 @@
 set -euo pipefail
 given=${1:-}
 source=$(cd "$(dirname "$0")/.." && pwd)
+. "$source/tests/support/chroot.sh"
 for program in buildah debootstrap setpriv nbdcopy qemu-img; do
     command -v $program >/dev/null || { echo "SKIP: $program is not installed"; exit 77; }
 done
@@ -21,7 +22,7 @@ buildah() { command buildah --root "$dir/storage" --runroot "$dir/run" "$@"; }
 group=
 cleanup() {
     [ ! -e "$dir/pid" ] || kill -9 "$(cat "$dir/pid")" 2>/dev/null || true
-    [ -z "$group" ] || { cat "$group/cgroup.procs" >/dev/null; rmdir "$group"; } 2>/dev/null || true
+    [ -z "$group" ] || rmdir "$group" || true
     umount -q "$dir/base/proc" || true
     buildah umount --all >/dev/null 2>&1 || true
     rm -rf --one-file-system "$dir"
@@ -40,9 +41,7 @@ echo "== the package, and what it needs"
 (cd "$source" && ./bootstrap package >"$dir/log") || { cat "$dir/log"; exit 1; }
 mkdir -p "$dir/context/packages"
 cp "$source"/build/package/nbdkit-filter-qluks_*.deb "$dir/context/packages"
-for f in /etc/resolv.conf /etc/apt/apt.conf.d/*; do
-    [ ! -e "$f" ] || dpkg -S "$f" >/dev/null 2>&1 || cp -aL "$f" "$dir/base$(dirname "$f")/"
-done
+copy_way_to_archive "$dir/base"
 mkdir "$dir/base/packages"
 cp "$dir"/context/packages/*.deb "$dir/base/packages"
 mount -t proc proc "$dir/base/proc"

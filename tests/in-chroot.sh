@@ -10,6 +10,7 @@ set -euo pipefail
 suite=${1:?usage: tests/in-chroot.sh SUITE [DIRECTORY]}
 root=${2:-}
 cd "$(dirname "$0")/.."
+. tests/support/chroot.sh
 mounted=()
 cleanup() {
     for ((i = ${#mounted[@]} - 1; i >= 0; i--)); do umount "${mounted[i]}"; done
@@ -28,10 +29,7 @@ for fs in proc dev dev/pts; do
     esac
     mounted+=("$root/$fs")
 done
-# The way to the package archive is this machine's; what a package of this machine has put there is not.
-for f in /etc/resolv.conf /etc/apt/apt.conf.d/*; do
-    [ ! -e "$f" ] || dpkg -S "$f" >/dev/null 2>&1 || cp -aL "$f" "$root$(dirname "$f")/"
-done
+copy_way_to_archive "$root"
 rm -rf "$root/qluks"
 mkdir "$root/qluks"
 git archive HEAD | tar -x -C "$root/qluks"

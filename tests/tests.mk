@@ -296,7 +296,7 @@ long_tests = \
 	tests/recipes/appliance_test.py \
 	tests/recipes/virt_v2v_test.py \
 	$(END)
-EXTRA_DIST += $(long_tests) tests/skips.sh tests/support/vm.sh
+EXTRA_DIST += $(long_tests) tests/skips.sh tests/support/chroot.sh tests/support/vm.sh
 EXTRA_DIST += tests/dm-crypt/cases.py tests/dm-crypt/init.sh tests/guest/guest_vm.py tests/guest/init.sh
 clean-local:
 	rm -rf dm-crypt-vm

@@ -27,7 +27,9 @@ fuzz_image = $(fuzz_entry) \
 fuzz_libs = libformats.la libsectorcrypto.la libbase.la
 if FUZZING
 fuzz_ldflags = $(AM_LDFLAGS) -fsanitize=fuzzer
+fuzz_qcow2_mutator = tests/fuzz/fuzz_qcow2_mutator.cpp
 else
+fuzz_qcow2_mutator =
 fuzz_ldflags = $(AM_LDFLAGS)
 fuzz_entry += tests/fuzz/replay.cpp
 endif
@@ -47,13 +49,11 @@ fuzz_info_SOURCES = \
 	tests/fuzz/kdf_stub.cpp \
 	tests/fuzz/sparse_device.hpp \
 	$(info_report_sources) \
+	$(fuzz_qcow2_mutator) \
 	$(fuzz_entry) \
 	$(END)
 fuzz_info_LDADD = $(fuzz_libs)
 fuzz_info_LDFLAGS = $(fuzz_ldflags)
-if FUZZING
-fuzz_info_SOURCES += tests/fuzz/fuzz_qcow2_mutator.cpp
-endif
 
 fuzz_luks1_SOURCES = tests/fuzz/fuzz_luks.cpp $(fuzz_image)
 fuzz_luks1_LDADD = $(fuzz_libs)
@@ -90,12 +90,9 @@ fuzz_partition_SOURCES = tests/fuzz/fuzz_partition.cpp $(fuzz_image)
 fuzz_partition_LDADD = $(fuzz_libs) $(ZLIB_LIBS)
 fuzz_partition_LDFLAGS = $(fuzz_ldflags)
 
-fuzz_qcow2_SOURCES = tests/fuzz/fuzz_qcow2.cpp $(fuzz_image)
+fuzz_qcow2_SOURCES = tests/fuzz/fuzz_qcow2.cpp $(fuzz_qcow2_mutator) $(fuzz_image)
 fuzz_qcow2_LDADD = $(fuzz_libs)
 fuzz_qcow2_LDFLAGS = $(fuzz_ldflags)
-if FUZZING
-fuzz_qcow2_SOURCES += tests/fuzz/fuzz_qcow2_mutator.cpp
-endif
 
 # Written, beside a model of what was acknowledged.
 fuzz_writing = $(fuzz_image) \
@@ -112,12 +109,10 @@ fuzz_qcow2_write_SOURCES = \
 	tests/fuzz/fuzz_qcow2_write.cpp \
 	tests/support/qcow2_check.cpp \
 	tests/support/qcow2_check.hpp \
+	$(fuzz_qcow2_mutator) \
 	$(fuzz_writing)
 fuzz_qcow2_write_LDADD = $(fuzz_libs)
 fuzz_qcow2_write_LDFLAGS = $(fuzz_ldflags)
-if FUZZING
-fuzz_qcow2_write_SOURCES += tests/fuzz/fuzz_qcow2_mutator.cpp
-endif
 
 fuzz_seeds_SOURCES = \
 	tests/fuzz/kdf_stub.cpp \

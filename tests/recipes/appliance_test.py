@@ -30,9 +30,7 @@ class ApplianceTest(documented.TestCase):
         self.make_guest()
 
     def environment(self):
-        return super().environment() | {
-            "LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg", "TMPDIR": self.dir,
-            "LIBGUESTFS_CACHEDIR": "/var/tmp", "HOME": self.dir}
+        return self.environment_of_appliance()
 
     def make_guest(self):
         """The root file system of a guest, as far as the tools look at it."""

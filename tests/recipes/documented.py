@@ -96,6 +96,12 @@ class TestCase(qluks.TestCase):
         return qluks.environment() | {"PATH": self.path("bin") + ":" + os.environ["PATH"],
                                       "QLUKS_FILTER": os.path.abspath(qluks.FILTER)}
 
+    def environment_of_appliance(self):
+        """For libguestfs, which boots its machine under plain emulation, and keeps it for the next test."""
+        return TestCase.environment(self) | {
+            "LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg", "TMPDIR": self.dir,
+            "LIBGUESTFS_CACHEDIR": "/var/tmp", "HOME": self.dir}
+
     def typed(self, command, client=None, stdin=None):
         """As at a shell prompt in that directory.  Its output, if it ends with 0."""
         env = self.environment()

@@ -34,9 +34,7 @@ class VirtV2vTest(documented.TestCase):
         self.recipe = documented.recipes()["Convert a virtual machine with virt-v2v"]
 
     def environment(self):
-        return super().environment() | {
-            "LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg", "LIBGUESTFS_CACHEDIR": "/var/tmp",
-            "HOME": self.dir}
+        return self.environment_of_appliance()
 
     def make_guest(self):
         """vm.qcow2: LUKS in a qcow2, and in it a disk with a partition table and one file system."""

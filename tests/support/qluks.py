@@ -351,11 +351,8 @@ class Server:
 
     def wait_until_all_have_left(self):
         """A client is gone before the server has closed what it had open.  The plugin is closed last."""
-        for _ in range(6000):
-            if len(self.lines("debug: file: open readonly=")) == len(self.lines("debug: file: close$")):
-                return
-            time.sleep(0.01)
-        raise AssertionError(f"there are still clients after a minute:\n{self.log()[-4000:]}")
+        self.wait_until(lambda: len(self.lines("debug: file: open readonly=")) == len(self.lines("debug: file: close$")),
+                        "end of all connections")
 
     def log(self):
         with open(self.log_path, errors="replace") as f:
@@ -369,11 +366,14 @@ class Server:
 
     def wait_for(self, pattern):
         """Until the log has a line like this."""
+        self.wait_until(lambda: self.lines(pattern), f"\"{pattern}\"")
+
+    def wait_until(self, holds, what):
         for _ in range(6000):
-            if self.lines(pattern):
+            if holds():
                 return
             time.sleep(0.01)
-        raise AssertionError(f"no \"{pattern}\" within a minute:\n{self.log()}")
+        raise AssertionError(f"no {what} within a minute:\n{self.log()}")
 
     def restart(self, *args):
         """Serve again at the same URI."""
