@@ -23,6 +23,7 @@
 
 #include "crypto/iv_rule.hpp"
 #include "crypto/little_endian.hpp"
+#include "crypto/traces.hpp"
 
 namespace qluks {
 
@@ -192,14 +193,25 @@ class AdiantumCipher final : public SectorCipher {
   size_t sector_size() const noexcept override { return sector_size_; }
   std::string_view engine() const noexcept override { return "nettle"; }
 
+  void decrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+    const RequestTraces wiped;
+    decrypt_sectors(first, in, out);
+  }
+  void encrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+    const RequestTraces wiped;
+    encrypt_sectors(first, in, out);
+  }
+
  private:
-  void decrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+  /* Not inline: the frame that is wiped is that of a call. */
+  __attribute__((noinline)) void decrypt_sectors(SectorNumber first, Bytes in,
+                                                 std::span<std::byte> out) const noexcept {
     for (size_t at = 0; at < in.size(); at += sector_size_) {
       adiantum_.decrypt(tweak(first.value + at / 512), in.subspan(at, sector_size_), out.subspan(at, sector_size_));
     }
   }
-
-  void encrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+  __attribute__((noinline)) void encrypt_sectors(SectorNumber first, Bytes in,
+                                                 std::span<std::byte> out) const noexcept {
     for (size_t at = 0; at < in.size(); at += sector_size_) {
       adiantum_.encrypt(tweak(first.value + at / 512), in.subspan(at, sector_size_), out.subspan(at, sector_size_));
     }

@@ -53,9 +53,10 @@ aes_vector_bodies = \
 	crypto/aes/vector_iv.hpp \
 	crypto/aes/vector_key.hpp \
 	crypto/aes/vector_tweak.hpp \
-	crypto/aes/vector_tweak_shift.hpp \
+	crypto/aes/vector_tweak_pair.hpp \
 	crypto/aes/vector_xts.hpp \
 	crypto/aes/vector_xts_interleaved.hpp \
+	crypto/aes/vector_xts_wide.hpp \
 	crypto/isa.hpp \
 	$(END)
 if AARCH64

@@ -21,5 +21,7 @@
 
 /* A step of a kernel: it must be inlined, since vectors in registers would not survive a call. */
 #define QLUKS_STEP QLUKS_ISA __attribute__((always_inline)) inline
+/* Behind the parameters of a lambda, which takes over nothing from the function around it. */
+#define QLUKS_STEP_LAMBDA QLUKS_ISA __attribute__((always_inline))
 
 #endif

@@ -24,6 +24,7 @@
 #include "crypto/block_key.hpp"
 #include "crypto/iv_rule.hpp"
 #include "crypto/lrw_tweak.hpp"
+#include "crypto/traces.hpp"
 
 namespace qluks {
 
@@ -237,15 +238,17 @@ class ModeCipher final : public SectorCipher {
   size_t sector_size() const noexcept override { return sector_size_; }
   std::string_view engine() const noexcept override { return "nettle"; }
 
- private:
-  void decrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+  void decrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+    const RequestTraces wiped;
     functions_.decrypt(keys_, {first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()});
   }
 
-  void encrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+  void encrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+    const RequestTraces wiped;
     functions_.encrypt(keys_, {first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()});
   }
 
+ private:
   ModeKeys keys_;
   ModeFunctions functions_;
   size_t sector_size_;

@@ -36,13 +36,24 @@ class KernelCipher final : public SectorCipher {
   size_t sector_size() const noexcept override { return sector_size_; }
   std::string_view engine() const noexcept override { return kernel_.name; }
 
- private:
-  void decrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
-    decrypt_(keys_, {first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()});
+  void decrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+    turn(decrypt_, first, in, out);
+  }
+  void encrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
+    turn(encrypt_, first, in, out);
   }
 
-  void encrypt_sectors(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
-    encrypt_(keys_, {first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()});
+ private:
+  __attribute__((always_inline)) void turn(SectorFn* kernel, SectorNumber first, Bytes in,
+                                           std::span<std::byte> out) const noexcept {
+    const SectorRun run{first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()};
+    if (run.is_few()) {
+      const FewSectorsTraces wiped;
+      kernel(keys_, run);
+    } else {
+      const ManySectorsTraces wiped;
+      kernel(keys_, run);
+    }
   }
 
   void expand_keys(const CipherSpec& spec, Bytes key) {
@@ -87,16 +98,6 @@ Status check(const CipherSpec& spec, Bytes key, size_t sector_size) {
 }
 
 } // namespace
-
-void SectorCipher::decrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept {
-  const RequestTraces wiped;
-  decrypt_sectors(first, in, out);
-}
-
-void SectorCipher::encrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept {
-  const RequestTraces wiped;
-  encrypt_sectors(first, in, out);
-}
 
 Result<std::shared_ptr<const SectorCipher>> make_sector_cipher(const Kernel& kernel, const CipherSpec& spec, Bytes key,
                                                                size_t sector_size) {

@@ -32,16 +32,10 @@ class SectorCipher {
 
   /* `in` and `out` have the same length, a multiple of the sector size, and are equal or disjoint; neither needs to
    * be aligned.  `first` is the number of the first sector in units of 512 bytes; each sector adds
-   * sector_size() / 512 to it, wrapping at 2^64. */
-  void decrypt(SectorNumber first, std::span<const std::byte> in, std::span<std::byte> out) const noexcept;
-  void encrypt(SectorNumber first, std::span<const std::byte> in, std::span<std::byte> out) const noexcept;
-
- private:
-  /* The same, but they may leave traces of the key in registers and on the stack. */
-  virtual void decrypt_sectors(SectorNumber first, std::span<const std::byte> in,
-                               std::span<std::byte> out) const noexcept = 0;
-  virtual void encrypt_sectors(SectorNumber first, std::span<const std::byte> in,
-                               std::span<std::byte> out) const noexcept = 0;
+   * sector_size() / 512 to it, wrapping at 2^64.  No trace of the key is left in registers or on the stack
+   * (traces.hpp). */
+  virtual void decrypt(SectorNumber first, std::span<const std::byte> in, std::span<std::byte> out) const noexcept = 0;
+  virtual void encrypt(SectorNumber first, std::span<const std::byte> in, std::span<std::byte> out) const noexcept = 0;
 };
 
 /* Refuses a key length that the cipher does not take, a sector size that is none of the four, and an ESSIV hash

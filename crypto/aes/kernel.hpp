@@ -16,7 +16,8 @@
  *      cbc-plain64:  none            xts-plain64:  tweak key
  *      cbc-essiv:    ESSIV key       xts-essiv:    ESSIV key, then tweak key
  *
- * A kernel allocates nothing, locks nothing and tests no CPU feature.
+ * A kernel allocates nothing, locks nothing and tests no CPU feature.  What it leaves in registers and on the stack,
+ * its caller wipes.
  */
 #ifndef QLUKS_CRYPTO_AES_KERNEL_HPP
 #define QLUKS_CRYPTO_AES_KERNEL_HPP
@@ -80,6 +81,10 @@ struct SectorKeys {
   IvLayout iv_layout;
 };
 
+/* A run of so few bytes, and so of no more than that many sectors, takes less of the stack (crypto/traces.hpp). */
+inline constexpr size_t few_bytes = 4096;
+inline constexpr size_t few_sectors = few_bytes / 512;
+
 /* `in` and `out` are equal or disjoint, and need no alignment. */
 struct SectorRun {
   uint64_t first;     /* number of the first sector, in units of 512 bytes */
@@ -90,6 +95,8 @@ struct SectorRun {
 
   /* How far apart the numbers of neighbours are. */
   uint64_t step() const noexcept { return sector_size / 512; }
+
+  bool is_few() const noexcept { return count * sector_size <= few_bytes; }
 
   /* `n` sectors from the i-th. */
   SectorRun part(size_t i, size_t n) const noexcept {

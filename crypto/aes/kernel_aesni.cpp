@@ -12,8 +12,8 @@ namespace {
 
 struct Vector {
   static constexpr size_t lanes = 1;
+  static constexpr size_t registers = 16;
   static constexpr size_t in_flight = 8;
-  static constexpr size_t strip_vectors = 8; /* 8 sectors */
 
   __m128i v;
 
@@ -21,6 +21,7 @@ struct Vector {
     return {_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))};
   }
   QLUKS_STEP void store(std::byte* p) const noexcept { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
+  QLUKS_STEP void scatter(std::byte* p, const size_t* at) const noexcept { store(p + at[0]); }
   QLUKS_STEP static Vector broadcast(const std::byte* p) noexcept { return load(p); }
   QLUKS_STEP static void transpose(Vector (&)[1]) noexcept {}
   QLUKS_STEP static Vector columns(uint32_t word) noexcept { return {_mm_set1_epi32(static_cast<int>(word))}; }
@@ -61,11 +62,24 @@ struct Vector {
 #include "crypto/aes/vector_xts.hpp"
 
 namespace qluks {
+namespace {
+
+/* With vectors of one block there is nothing to exchange. */
+struct Cbc {
+  static constexpr size_t group = 8;
+  static constexpr size_t few_group = 8;
+  static constexpr size_t strip = 8;
+  template <unsigned Rounds>
+  using Keys = StoredKeys<Rounds>;
+  static constexpr Writing writing = Writing::block_by_block;
+};
+
+} // namespace
 
 void expand_key_aesni(std::span<const std::byte> key, AesSchedule& schedule) noexcept { expand_key(key, schedule); }
 void xts_encrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::encrypt>(keys, run); }
 void xts_decrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::decrypt>(keys, run); }
-void cbc_encrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt(keys, run); }
-void cbc_decrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt(keys, run); }
+void cbc_encrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt<Cbc>(keys, run); }
+void cbc_decrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt<Cbc>(keys, run); }
 
 } // namespace qluks

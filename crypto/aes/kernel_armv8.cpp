@@ -18,8 +18,8 @@ QLUKS_STEP uint8x16_t zero() noexcept { return vdupq_n_u8(0); }
  * left, `pending` is a zero that the compiler knows of. */
 struct Vector {
   static constexpr size_t lanes = 1;
+  static constexpr size_t registers = 32;
   static constexpr size_t in_flight = 8;
-  static constexpr size_t strip_vectors = 8; /* 8 sectors */
 
   uint8x16_t v;
   uint8x16_t pending;
@@ -31,6 +31,7 @@ struct Vector {
     return of(vld1q_u8(reinterpret_cast<const uint8_t*>(p)));
   }
   QLUKS_STEP void store(std::byte* p) const noexcept { vst1q_u8(reinterpret_cast<uint8_t*>(p), value()); }
+  QLUKS_STEP void scatter(std::byte* p, const size_t* at) const noexcept { store(p + at[0]); }
   QLUKS_STEP static Vector broadcast(const std::byte* p) noexcept { return load(p); }
   QLUKS_STEP static void transpose(Vector (&)[1]) noexcept {}
   QLUKS_STEP static Vector columns(uint32_t word) noexcept { return of(vreinterpretq_u8_u32(vdupq_n_u32(word))); }
@@ -86,11 +87,24 @@ struct Vector {
 #include "crypto/aes/vector_xts.hpp"
 
 namespace qluks {
+namespace {
+
+/* With vectors of one block there is nothing to exchange. */
+struct Cbc {
+  static constexpr size_t group = 8;
+  static constexpr size_t few_group = 8;
+  static constexpr size_t strip = 8;
+  template <unsigned Rounds>
+  using Keys = LocalKeys<Rounds>;
+  static constexpr Writing writing = Writing::block_by_block;
+};
+
+} // namespace
 
 void expand_key_armv8(std::span<const std::byte> key, AesSchedule& schedule) noexcept { expand_key(key, schedule); }
 void xts_encrypt_armv8(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::encrypt>(keys, run); }
 void xts_decrypt_armv8(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::decrypt>(keys, run); }
-void cbc_encrypt_armv8(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt(keys, run); }
-void cbc_decrypt_armv8(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt(keys, run); }
+void cbc_encrypt_armv8(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt<Cbc>(keys, run); }
+void cbc_decrypt_armv8(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt<Cbc>(keys, run); }
 
 } // namespace qluks

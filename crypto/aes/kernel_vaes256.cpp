@@ -17,8 +17,9 @@ namespace {
 
 struct Vector {
   static constexpr size_t lanes = 2;
-  static constexpr size_t in_flight = 4;     /* more would not leave registers for the tweaks */
-  static constexpr size_t strip_vectors = 8; /* 16 sectors */
+  static constexpr size_t registers = 16;
+  static constexpr size_t in_flight = 4; /* more would not leave registers for the tweaks */
+  static constexpr size_t wide = 8;      /* with tweaks in memory */
 
   __m256i v;
 
@@ -26,6 +27,10 @@ struct Vector {
     return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
   }
   QLUKS_STEP void store(std::byte* p) const noexcept { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  QLUKS_STEP void scatter(std::byte* p, const size_t* at) const noexcept {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + at[0]), _mm256_castsi256_si128(v));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + at[1]), _mm256_extracti128_si256(v, 1));
+  }
   QLUKS_STEP static Vector broadcast(const std::byte* p) noexcept {
     return {_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }
@@ -74,7 +79,17 @@ struct Vector {
   QLUKS_STEP static Vector shift_halves_left(Vector x) noexcept {
     return {_mm256_slli_epi64(x.v, Bits)};
   }
-  QLUKS_STEP static Vector swap_halves(Vector x) noexcept { return {_mm256_shuffle_epi32(x.v, 0x4e)}; }
+  template <int Bits>
+  QLUKS_STEP static Vector shift_halves_right(Vector x) noexcept {
+    return {_mm256_srli_epi64(x.v, Bits)};
+  }
+  QLUKS_STEP static Vector broadcast_half(const std::byte* p) noexcept {
+    long long half;
+    __builtin_memcpy(&half, p, sizeof half);
+    return {_mm256_set1_epi64x(half)};
+  }
+  QLUKS_STEP static Vector interleave_low(Vector a, Vector b) noexcept { return {_mm256_unpacklo_epi64(a.v, b.v)}; }
+  QLUKS_STEP static Vector interleave_high(Vector a, Vector b) noexcept { return {_mm256_unpackhi_epi64(a.v, b.v)}; }
 
   QLUKS_STEP static Vector preceding(Vector before, Vector now) noexcept {
     return {_mm256_permute2x128_si256(before.v, now.v, 0x21)};
@@ -85,20 +100,33 @@ struct Vector {
 } // namespace qluks
 
 #include "crypto/aes/vector_cbc.hpp"
-#include "crypto/aes/vector_tweak_shift.hpp"
 #include "crypto/aes/vector_xts.hpp"
+#include "crypto/aes/vector_xts_wide.hpp"
 
 namespace qluks {
+namespace {
+
+/* Without tweaks there are registers for eight. */
+struct Cbc {
+  static constexpr size_t group = 8;
+  static constexpr size_t few_group = 4;
+  static constexpr size_t strip = 8;
+  template <unsigned Rounds>
+  using Keys = StoredKeys<Rounds>;
+  static constexpr Writing writing = Writing::block_by_block;
+};
+
+} // namespace
 
 void xts_encrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::encrypt>(keys, run); }
 void xts_decrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::decrypt>(keys, run); }
 void xts_encrypt_vaes256shift(const SectorKeys& keys, const SectorRun& run) noexcept {
-  xts<Direction::encrypt, ByShifts>(keys, run);
+  xts_wide<Direction::encrypt>(keys, run);
 }
 void xts_decrypt_vaes256shift(const SectorKeys& keys, const SectorRun& run) noexcept {
-  xts<Direction::decrypt, ByShifts>(keys, run);
+  xts_wide<Direction::decrypt>(keys, run);
 }
-void cbc_encrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt(keys, run); }
-void cbc_decrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt(keys, run); }
+void cbc_encrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt<Cbc>(keys, run); }
+void cbc_decrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt<Cbc>(keys, run); }
 
 } // namespace qluks

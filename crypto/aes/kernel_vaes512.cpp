@@ -4,7 +4,8 @@
  * For CPUs with VAES, VPCLMULQDQ and AVX-512: Intel since Ice Lake, AMD since Zen 4.  The first generations of Intel's
  * lower their clock for it, there vaes256 ranks higher.  AES runs on port 0 alone while 512-bit vectors are in use, and
  * carry-less multiplications and shuffles on port 5, so tweaks cost Intel's AES no time; 32 registers hold all round
- * keys.  AMD has the multiplications on the units of AES, and shifts beside them: vaes512shift is for those.
+ * keys.  AMD has the multiplications on the units of AES and shifts beside them, and since Zen 5 starts two AES
+ * instructions a cycle: vaes512shift is for those.
  */
 #include "crypto/aes/kernel_x86.hpp"
 
@@ -24,13 +25,22 @@ namespace {
 
 struct Vector {
   static constexpr size_t lanes = 4;
-  static constexpr size_t in_flight = 4;     /* 1 a cycle, ready after 3 */
-  static constexpr size_t strip_vectors = 4; /* 16 sectors */
+  static constexpr size_t registers = 32;
+  static constexpr size_t in_flight = 4; /* 1 a cycle, ready after 3 */
+  static constexpr size_t wide = 16; /* 2 a cycle, ready after 4, and as many again to hide what is between groups */
 
   __m512i v;
 
   QLUKS_STEP static Vector load(const std::byte* p) noexcept { return {_mm512_loadu_si512(p)}; }
   QLUKS_STEP void store(std::byte* p) const noexcept { _mm512_storeu_si512(p, v); }
+
+  /* Lane i to p + at[i]. */
+  QLUKS_STEP void scatter(std::byte* p, const size_t* at) const noexcept {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + at[0]), _mm512_castsi512_si128(v));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + at[1]), _mm512_extracti64x2_epi64(v, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + at[2]), _mm512_extracti64x2_epi64(v, 2));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + at[3]), _mm512_extracti64x2_epi64(v, 3));
+  }
 
   /* One block in every lane. */
   QLUKS_STEP static Vector broadcast(const std::byte* p) noexcept {
@@ -93,7 +103,17 @@ struct Vector {
   QLUKS_STEP static Vector shift_halves_left(Vector x) noexcept {
     return {_mm512_slli_epi64(x.v, Bits)};
   }
-  QLUKS_STEP static Vector swap_halves(Vector x) noexcept { return {_mm512_shuffle_epi32(x.v, _MM_PERM_BADC)}; }
+  template <int Bits>
+  QLUKS_STEP static Vector shift_halves_right(Vector x) noexcept {
+    return {_mm512_srli_epi64(x.v, Bits)};
+  }
+  QLUKS_STEP static Vector broadcast_half(const std::byte* p) noexcept {
+    int64_t half;
+    __builtin_memcpy(&half, p, sizeof half);
+    return {_mm512_set1_epi64(half)};
+  }
+  QLUKS_STEP static Vector interleave_low(Vector a, Vector b) noexcept { return {_mm512_unpacklo_epi64(a.v, b.v)}; }
+  QLUKS_STEP static Vector interleave_high(Vector a, Vector b) noexcept { return {_mm512_unpackhi_epi64(a.v, b.v)}; }
 
   /* The blocks one before those of `now`, given what stands before it. */
   QLUKS_STEP static Vector preceding(Vector before, Vector now) noexcept {
@@ -105,20 +125,49 @@ struct Vector {
 } // namespace qluks
 
 #include "crypto/aes/vector_cbc.hpp"
-#include "crypto/aes/vector_tweak_shift.hpp"
 #include "crypto/aes/vector_xts.hpp"
+#include "crypto/aes/vector_xts_wide.hpp"
 
 namespace qluks {
+namespace {
+
+/* For one round of AES a cycle, with exchanges of blocks beside it … */
+struct NarrowCbc {
+  static constexpr size_t group = 4;
+  static constexpr size_t few_group = 4;
+  static constexpr size_t strip = 4;
+  template <unsigned Rounds>
+  using Keys = LocalKeys<Rounds>;
+  static constexpr Writing writing = Writing::exchanged;
+};
+
+/* … and for two, where exchanges take AES its time. */
+struct WideCbc {
+  static constexpr size_t group = 16;
+  static constexpr size_t few_group = 8;
+  static constexpr size_t strip = 8;
+  template <unsigned Rounds>
+  using Keys = StoredKeys<Rounds>;
+  static constexpr Writing writing = Writing::block_by_block;
+};
+
+} // namespace
 
 void xts_encrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::encrypt>(keys, run); }
 void xts_decrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::decrypt>(keys, run); }
 void xts_encrypt_vaes512shift(const SectorKeys& keys, const SectorRun& run) noexcept {
-  xts<Direction::encrypt, ByShifts>(keys, run);
+  xts_wide<Direction::encrypt>(keys, run);
 }
 void xts_decrypt_vaes512shift(const SectorKeys& keys, const SectorRun& run) noexcept {
-  xts<Direction::decrypt, ByShifts>(keys, run);
+  xts_wide<Direction::decrypt>(keys, run);
 }
-void cbc_encrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt(keys, run); }
-void cbc_decrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt(keys, run); }
+void cbc_encrypt_vaes512shift(const SectorKeys& keys, const SectorRun& run) noexcept {
+  cbc_encrypt<WideCbc>(keys, run);
+}
+void cbc_decrypt_vaes512shift(const SectorKeys& keys, const SectorRun& run) noexcept {
+  cbc_decrypt<WideCbc>(keys, run);
+}
+void cbc_encrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt<NarrowCbc>(keys, run); }
+void cbc_decrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt<NarrowCbc>(keys, run); }
 
 } // namespace qluks

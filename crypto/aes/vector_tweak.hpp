@@ -10,8 +10,8 @@
  *
  * so no tweak waits for its neighbour.
  *
- * There are two ways to multiply, and what is free on one CPU costs AES its time on another.  Intel has carry-less
- * products on a unit beside AES and shifts on the one with it; AMD has it the other way round.
+ * What is free on one CPU costs AES its time on another.  Intel has the carry-less products that are used here on a
+ * unit beside AES, and shifts on the one with it.  AMD has it the other way round: see vector_tweak_pair.hpp.
  */
 #ifndef QLUKS_CRYPTO_AES_VECTOR_TWEAK_HPP
 #define QLUKS_CRYPTO_AES_VECTOR_TWEAK_HPP
@@ -21,8 +21,8 @@
 namespace qluks {
 namespace {
 
-/* Counts and powers of the blocks of a group, each in the lower half of a lane unless it says otherwise. */
-struct alignas(64) Halves {
+/* A power for each block of a group, in the lower half of its lane. */
+struct alignas(64) Powers {
   uint64_t half[group_blocks][2];
 
   QLUKS_STEP Vector at(size_t block) const noexcept {
@@ -37,15 +37,15 @@ QLUKS_STEP Vector load_constant(const uint64_t (&halves)[2]) noexcept {
 inline constexpr int group_shift = group_blocks / 8; /* x^G is a whole number of bytes */
 static_assert(group_blocks % 8 == 0);
 
-constexpr Halves make_powers() noexcept {
-  Halves h{};
-  for (size_t i = 0; i < group_blocks; ++i) h.half[i][0] = uint64_t{1} << i;
-  return h;
+constexpr Powers make_powers() noexcept {
+  Powers p{};
+  for (size_t i = 0; i < group_blocks; ++i) p.half[i][0] = uint64_t{1} << i;
+  return p;
 }
 
-inline constexpr Halves powers_of_x = make_powers();
+inline constexpr Powers powers_of_x = make_powers();
 
-/* With a product for each of the parts.  T = high·x^64 + low:
+/* A product for each of the parts.  T = high·x^64 + low:
  *
  *      low·p                             64 + 64 bits
  *      high·p          at x^64           its upper half is past x^128: times 0x87, back at x^0
@@ -81,14 +81,12 @@ class ByProducts {
 struct Tweaks {
   Vector t[Vector::in_flight];
 
-  template <class Multiply>
-  QLUKS_STEP Tweaks(Vector iv, const Multiply& by) noexcept {
+  QLUKS_STEP Tweaks(Vector iv, const ByProducts& by) noexcept {
 #pragma GCC unroll 16
     for (size_t i = 0; i < Vector::in_flight; ++i) t[i] = by.first(iv, i);
   }
 
-  template <class Multiply>
-  QLUKS_STEP void advance(const Multiply& by) noexcept {
+  QLUKS_STEP void advance(const ByProducts& by) noexcept {
 #pragma GCC unroll 16
     for (size_t i = 0; i < Vector::in_flight; ++i) t[i] = by.next(t[i]);
   }

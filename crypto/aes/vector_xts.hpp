@@ -9,32 +9,29 @@
 #ifndef QLUKS_CRYPTO_AES_VECTOR_XTS_HPP
 #define QLUKS_CRYPTO_AES_VECTOR_XTS_HPP
 
-#include <algorithm>
-
 #include "crypto/aes/vector_tweak.hpp"
 #include "crypto/aes/vector_xts_interleaved.hpp"
 
 namespace qluks {
 namespace {
 
-template <Direction D, unsigned Rounds>
-QLUKS_STEP void xts_group(const LocalKeys<Rounds>& keys, const Tweaks& tweaks, const std::byte* in,
-                          std::byte* out) noexcept {
+template <Direction D, class Keys>
+QLUKS_STEP void xts_group(const Keys& keys, const Tweaks& tweaks, const std::byte* in, std::byte* out) noexcept {
   Vector x[Vector::in_flight];
 #pragma GCC unroll 16
   for (size_t i = 0; i < Vector::in_flight; ++i) {
-    x[i] = Vector::xor3(Vector::load(in + i * vector_bytes), tweaks.t[i], keys.key[0]);
+    x[i] = Vector::xor3(Vector::load(in + i * vector_bytes), tweaks.t[i], keys[0]);
   }
   middle_rounds<D>(x, keys);
 #pragma GCC unroll 16
   for (size_t i = 0; i < Vector::in_flight; ++i) {
-    aes_last_round<D>(x[i], keys.key[Rounds] ^ tweaks.t[i]).store(out + i * vector_bytes);
+    aes_last_round<D>(x[i], keys[Keys::rounds] ^ tweaks.t[i]).store(out + i * vector_bytes);
   }
 }
 
-template <Direction D, unsigned Rounds, class Multiply>
-QLUKS_STEP void xts_sector(const LocalKeys<Rounds>& keys, Vector iv, const Multiply& by, size_t sector_size,
-                           const std::byte* in, std::byte* out) noexcept {
+template <Direction D, class Keys>
+QLUKS_STEP void xts_sector(const Keys& keys, Vector iv, const ByProducts& by, size_t sector_size, const std::byte* in,
+                           std::byte* out) noexcept {
   Tweaks tweaks(iv, by);
   for (size_t at = 0;;) {
     prefetch_group(in + at);
@@ -45,42 +42,43 @@ QLUKS_STEP void xts_sector(const LocalKeys<Rounds>& keys, Vector iv, const Multi
   }
 }
 
-template <Direction D, unsigned Rounds, class Multiply>
-QLUKS_STEP void xts_batch(const LocalKeys<Rounds>& keys, const IvBatch& ivs, const Multiply& by,
+template <Direction D, class Keys>
+QLUKS_STEP void xts_batch(const Keys& keys, const std::byte (*ivs)[block_bytes], const ByProducts& by,
                           const SectorRun& batch) noexcept {
   for (size_t i = 0; i < batch.count; ++i) {
     const size_t at = i * batch.sector_size;
-    xts_sector<D>(keys, Vector::broadcast(ivs.iv[i]), by, batch.sector_size, batch.in + at, batch.out + at);
+    xts_sector<D>(keys, Vector::broadcast(ivs[i]), by, batch.sector_size, batch.in + at, batch.out + at);
   }
 }
 
-template <Direction D, class Multiply, unsigned Rounds>
+template <Direction D, unsigned Rounds, size_t Batch>
 QLUKS_ISA void xts_run(const SectorKeys& keys, const SectorRun& run) noexcept {
-  const VectorSchedule& schedule = keys.data.vector;
-  const LocalKeys<Rounds> data(D == Direction::encrypt ? schedule.encrypt : schedule.decrypt);
-  const Multiply by;
-  IvBatch ivs;
-  for (size_t done = 0; done < run.count; done += iv_batch) {
-    const SectorRun batch = run.part(done, std::min(run.count - done, iv_batch));
-    make_ivs(keys, batch, ivs);
-    if constexpr (Multiply::interleaved) {
+  const GroupKeys<Rounds> data(schedule_of<D>(keys));
+  const ByProducts by;
+  in_batches<Batch>(keys, run, [&](const SectorRun& batch, const std::byte(*ivs)[block_bytes]) QLUKS_STEP_LAMBDA {
+    if constexpr (ByProducts::interleaved) {
       interleaved_batch<D>(data, ivs, by, batch);
     } else {
       xts_batch<D>(data, ivs, by, batch);
     }
-  }
-  wipe_ivs(ivs, run.count);
+  });
 }
 
-template <Direction D, class Multiply = ByProducts>
+template <Direction D, unsigned Rounds>
+void xts_few_or_many(const SectorKeys& keys, const SectorRun& run) noexcept {
+  if (run.is_few()) return xts_run<D, Rounds, few_sectors>(keys, run);
+  xts_run<D, Rounds, iv_batch>(keys, run);
+}
+
+template <Direction D>
 void xts(const SectorKeys& keys, const SectorRun& run) noexcept {
   switch (keys.data.rounds) {
     case 10:
-      return xts_run<D, Multiply, 10>(keys, run);
+      return xts_few_or_many<D, 10>(keys, run);
     case 12:
-      return xts_run<D, Multiply, 12>(keys, run);
+      return xts_few_or_many<D, 12>(keys, run);
     default:
-      return xts_run<D, Multiply, 14>(keys, run);
+      return xts_few_or_many<D, 14>(keys, run);
   }
 }
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* XTS where the tweaks take as many instructions as a tenth of the rounds and more: with vectors of one block, and by
- * shifts.
+/* XTS with vectors of one block, where the tweaks take as many instructions as a tenth of the rounds and more.
  *
  * An AES instruction can start on two of the three units that also do everything else to vectors.  A CPU decides when
  * it decodes an instruction which unit will execute it: the other work of a group in one piece is spread over all
@@ -16,38 +15,37 @@ namespace qluks {
 namespace {
 
 /* The tweaks of the next group of the same sector … */
-template <class Multiply>
 struct SameSector {
-  const Multiply& by;
+  const ByProducts& by;
 
   QLUKS_STEP Vector operator()(Vector t, size_t /*i*/) const noexcept { return by.next(t); }
 };
 
 /* … and of the first group of another one. */
-template <class Multiply>
 struct NewSector {
   Vector iv;
-  const Multiply& by;
+  const ByProducts& by;
 
   QLUKS_STEP Vector operator()(Vector /*t*/, size_t i) const noexcept { return by.first(iv, i); }
 };
 
-template <Direction D, unsigned Rounds, class Next>
-QLUKS_STEP void interleaved_group(const LocalKeys<Rounds>& keys, Tweaks& tweaks, const Next& next, const std::byte* in,
+template <Direction D, class Keys, class Next>
+QLUKS_STEP void interleaved_group(const Keys& keys, Tweaks& tweaks, const Next& next, const std::byte* in,
                                   std::byte* out) noexcept {
-  static_assert(Vector::in_flight < Rounds);
+  constexpr unsigned rounds = Keys::rounds;
+  static_assert(Vector::in_flight < rounds);
   Vector x[Vector::in_flight];
   Vector last_key[Vector::in_flight];
 #pragma GCC unroll 16
   for (size_t i = 0; i < Vector::in_flight; ++i) {
-    x[i] = Vector::xor3(Vector::load(in + i * vector_bytes), tweaks.t[i], keys.key[0]);
+    x[i] = Vector::xor3(Vector::load(in + i * vector_bytes), tweaks.t[i], keys[0]);
   }
 #pragma GCC unroll 16
-  for (unsigned r = 1; r < Rounds; ++r) {
-    aes_rounds<D>(x, keys.key[r]);
+  for (unsigned r = 1; r < rounds; ++r) {
+    aes_rounds<D>(x, keys[r]);
     if (r > Vector::in_flight) continue;
     const size_t i = r - 1;
-    last_key[i] = keys.key[Rounds] ^ tweaks.t[i];
+    last_key[i] = keys[rounds] ^ tweaks.t[i];
     tweaks.t[i] = next(tweaks.t[i], i);
   }
 #pragma GCC unroll 16
@@ -57,29 +55,29 @@ QLUKS_STEP void interleaved_group(const LocalKeys<Rounds>& keys, Tweaks& tweaks,
 }
 
 /* `tweaks` are those of this sector before, and of the one with `next_iv` afterwards. */
-template <Direction D, unsigned Rounds, class Multiply>
-QLUKS_STEP void interleaved_sector(const LocalKeys<Rounds>& keys, Tweaks& tweaks, Vector next_iv, const Multiply& by,
+template <Direction D, class Keys>
+QLUKS_STEP void interleaved_sector(const Keys& keys, Tweaks& tweaks, Vector next_iv, const ByProducts& by,
                                    size_t sector_size, const std::byte* in, std::byte* out) noexcept {
   size_t at = 0;
   for (; at != sector_size - group_bytes; at += group_bytes) {
     prefetch_group(in + at);
-    interleaved_group<D>(keys, tweaks, SameSector<Multiply>{by}, in + at, out + at);
+    interleaved_group<D>(keys, tweaks, SameSector{by}, in + at, out + at);
   }
   prefetch_group(in + at);
-  interleaved_group<D>(keys, tweaks, NewSector<Multiply>{next_iv, by}, in + at, out + at);
+  interleaved_group<D>(keys, tweaks, NewSector{next_iv, by}, in + at, out + at);
 }
 
-template <Direction D, unsigned Rounds, class Multiply>
-QLUKS_STEP void interleaved_batch(const LocalKeys<Rounds>& keys, const IvBatch& ivs, const Multiply& by,
+template <Direction D, class Keys>
+QLUKS_STEP void interleaved_batch(const Keys& keys, const std::byte (*ivs)[block_bytes], const ByProducts& by,
                                   const SectorRun& batch) noexcept {
   /* Copies: the compiler would read a member again after each write to `out`. */
   const size_t sector_size = batch.sector_size;
   const size_t count = batch.count;
   const std::byte* in = batch.in;
   std::byte* out = batch.out;
-  Tweaks tweaks(Vector::broadcast(ivs.iv[0]), by);
+  Tweaks tweaks(Vector::broadcast(ivs[0]), by);
   for (size_t i = 1; i <= count; ++i) {
-    const Vector next_iv = Vector::broadcast(ivs.iv[i % iv_batch]);
+    const Vector next_iv = Vector::broadcast(ivs[i < count ? i : 0]); /* after the last one, any */
     interleaved_sector<D>(keys, tweaks, next_iv, by, sector_size, in, out);
     in += sector_size;
     out += sector_size;
