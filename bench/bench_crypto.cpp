@@ -110,38 +110,48 @@ Race make_race(const CipherCase& c) {
   return {title(c), std::move(contestants)};
 }
 
-constexpr Pbkdf2Input kdf_input{"a passphrase of usual length", "0123456789abcdef0123456789abcdef", 10000};
+struct Pbkdf2Case {
+  std::string_view name;
+  Pbkdf2Hash hash;
+  size_t key_bytes;
+};
 
-Race make_pbkdf2_race(size_t key_bytes) {
-  const auto out = std::make_shared<std::vector<std::byte>>(key_bytes);
-  const double work = kdf_input.iterations;
+Race make_pbkdf2_race(const Pbkdf2Case& c) {
+  const Pbkdf2Input input{c.hash, "a passphrase of usual length", "0123456789abcdef0123456789abcdef", 10000};
+  const auto out = std::make_shared<std::vector<std::byte>>(c.key_bytes);
+  const double work = input.iterations;
   std::vector<Contestant> contestants;
-  const auto ours = [out] {
+  const auto ours = [out, input, hash = find_hash(c.name)] {
     const auto bytes = [](std::string_view text) { return std::as_bytes(std::span(text)); };
-    static_cast<void>(
-        pbkdf2(*find_hash("sha256"), bytes(kdf_input.secret), bytes(kdf_input.salt), kdf_input.iterations, *out));
+    static_cast<void>(pbkdf2(*hash, bytes(input.secret), bytes(input.salt), input.iterations, *out));
   };
   contestants.push_back({Kind::ours, "qluks", work, ours});
   for (const Rival& rival : rivals()) {
     contestants.push_back(
-        {Kind::rival, std::string(rival.name) + " lib", work, [&rival, out] { rival.pbkdf2_sha256(kdf_input, *out); }});
+        {Kind::rival, std::string(rival.name) + " lib", work, [&rival, input, out] { rival.pbkdf2(input, *out); }});
   }
-  return {"pbkdf2-sha256, " + std::to_string(key_bytes) + "-byte key", std::move(contestants)};
+  return {"pbkdf2-" + std::string(c.name) + ", " + std::to_string(c.key_bytes) + "-byte key", std::move(contestants)};
 }
 
-/* The default of cryptsetup is 1 GiB; a quarter of it shows the same. */
-Race make_argon2_race() {
+/* A small one, and the default of cryptsetup. */
+constexpr Argon2Cost argon2_costs[] = {
+    {.time = 1, .memory_kib = 256 * 1024, .lanes = 2},
+    {.time = 1, .memory_kib = 1024 * 1024, .lanes = 4},
+};
+
+Race make_argon2_race(const Argon2Cost& cost) {
   static const std::array<std::byte, 32> salt{};
   static std::array<std::byte, 64> out;
-  static constexpr Argon2Cost cost{.time = 1, .memory_kib = 256 * 1024, .lanes = 2};
   std::vector<Contestant> contestants;
   contestants.push_back({Kind::ours, "qluks", cost.memory_kib * 1024.0,
-                         [] { static_cast<void>(argon2(Argon2Type::id, salt, salt, cost, out)); }});
-  contestants.push_back({Kind::rival, "libargon2", cost.memory_kib * 1024.0, [] {
+                         [cost] { static_cast<void>(argon2(Argon2Type::id, salt, salt, cost, out)); }});
+  contestants.push_back({Kind::rival, "libargon2", cost.memory_kib * 1024.0, [cost] {
                            argon2id_hash_raw(cost.time, cost.memory_kib, cost.lanes, salt.data(), salt.size(),
                                              salt.data(), salt.size(), out.data(), out.size());
                          }});
-  return {"argon2id, 256 MiB, 2 lanes", std::move(contestants), CLOCK_MONOTONIC}; /* it has threads of its own */
+  const std::string name =
+      "argon2id, " + std::to_string(cost.memory_kib / 1024) + " MiB, " + std::to_string(cost.lanes) + " lanes";
+  return {name, std::move(contestants), CLOCK_MONOTONIC}; /* it has threads of its own */
 }
 
 std::vector<CipherCase> cipher_cases() {
@@ -207,11 +217,18 @@ void register_all() {
     register_case(
         title(c), results.ciphers, [c] { return make_race(c); }, timing);
   }
-  for (const size_t key_bytes : {size_t{32}, size_t{64}}) {
-    const auto make = [key_bytes] { return make_pbkdf2_race(key_bytes); };
+  constexpr Pbkdf2Case pbkdf2_cases[] = {
+      {"sha1", Pbkdf2Hash::sha1, 32},     {"sha1", Pbkdf2Hash::sha1, 64},     {"sha256", Pbkdf2Hash::sha256, 32},
+      {"sha256", Pbkdf2Hash::sha256, 64}, {"sha512", Pbkdf2Hash::sha512, 64},
+  };
+  for (const Pbkdf2Case& c : pbkdf2_cases) {
+    const auto make = [c] { return make_pbkdf2_race(c); };
     register_case(make().title(), results.pbkdf2, make, {25, 0.002});
   }
-  register_case(make_argon2_race().title(), results.argon2, make_argon2_race, {5, 0.1});
+  for (const Argon2Cost& cost : argon2_costs) {
+    const auto make = [cost] { return make_argon2_race(cost); };
+    register_case(make().title(), results.argon2, make, {5, 0.1});
+  }
 }
 
 /* Maker, family and model: what is free beside AES differs between them. */

@@ -77,9 +77,16 @@ class NettleMode final : public RivalMode {
   alignas(16) uint8_t tweak_[sizeof(aes256_ctx)];
 };
 
+/* What a library calls the hash. */
+template <class T>
+T choose(Pbkdf2Hash hash, T sha1, T sha256, T sha512) {
+  return hash == Pbkdf2Hash::sha1 ? sha1 : hash == Pbkdf2Hash::sha256 ? sha256 : sha512;
+}
+
 void nettle_kdf(const Pbkdf2Input& in, std::span<std::byte> out) {
-  pbkdf2_hmac_sha256(in.secret.size(), u8(in.secret), in.iterations, in.salt.size(), u8(in.salt), out.size(),
-                     reinterpret_cast<uint8_t*>(out.data()));
+  const auto derive = choose(in.hash, &pbkdf2_hmac_sha1, &pbkdf2_hmac_sha256, &pbkdf2_hmac_sha512);
+  derive(in.secret.size(), u8(in.secret), in.iterations, in.salt.size(), u8(in.salt), out.size(),
+         reinterpret_cast<uint8_t*>(out.data()));
 }
 
 #if HAVE_GNUTLS
@@ -115,7 +122,8 @@ class GnutlsMode final : public RivalMode {
 void gnutls_kdf(const Pbkdf2Input& in, std::span<std::byte> out) {
   const gnutls_datum_t secret{const_cast<uint8_t*>(u8(in.secret)), static_cast<unsigned>(in.secret.size())};
   const gnutls_datum_t salt{const_cast<uint8_t*>(u8(in.salt)), static_cast<unsigned>(in.salt.size())};
-  require(gnutls_pbkdf2(GNUTLS_MAC_SHA256, &secret, &salt, in.iterations, out.data(), out.size()) == 0);
+  require(gnutls_pbkdf2(choose(in.hash, GNUTLS_MAC_SHA1, GNUTLS_MAC_SHA256, GNUTLS_MAC_SHA512), &secret, &salt,
+                        in.iterations, out.data(), out.size()) == 0);
 }
 
 #endif
@@ -145,8 +153,9 @@ class OpensslMode final : public RivalMode {
 
 void openssl_kdf(const Pbkdf2Input& in, std::span<std::byte> out) {
   require(PKCS5_PBKDF2_HMAC(in.secret.data(), static_cast<int>(in.secret.size()), u8(in.salt),
-                            static_cast<int>(in.salt.size()), static_cast<int>(in.iterations), EVP_sha256(),
-                            static_cast<int>(out.size()), reinterpret_cast<uint8_t*>(out.data())) == 1);
+                            static_cast<int>(in.salt.size()), static_cast<int>(in.iterations),
+                            choose(in.hash, EVP_sha1(), EVP_sha256(), EVP_sha512()), static_cast<int>(out.size()),
+                            reinterpret_cast<uint8_t*>(out.data())) == 1);
 }
 
 #endif
@@ -177,7 +186,8 @@ class LibgcryptMode final : public RivalMode {
 };
 
 void libgcrypt_kdf(const Pbkdf2Input& in, std::span<std::byte> out) {
-  require(gcry_kdf_derive(in.secret.data(), in.secret.size(), GCRY_KDF_PBKDF2, GCRY_MD_SHA256, in.salt.data(),
+  require(gcry_kdf_derive(in.secret.data(), in.secret.size(), GCRY_KDF_PBKDF2,
+                          choose<int>(in.hash, GCRY_MD_SHA1, GCRY_MD_SHA256, GCRY_MD_SHA512), in.salt.data(),
                           in.salt.size(), in.iterations, out.size(), out.data()) == 0);
 }
 

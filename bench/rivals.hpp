@@ -27,7 +27,10 @@ class RivalMode {
   virtual void crypt(const uint8_t iv[16], uint8_t* data, size_t size) = 0;
 };
 
+enum class Pbkdf2Hash { sha1, sha256, sha512 };
+
 struct Pbkdf2Input {
+  Pbkdf2Hash hash;
   std::string_view secret, salt;
   uint32_t iterations;
 };
@@ -37,7 +40,7 @@ struct Rival {
   std::string version;
   /* Aborts if the library has no such mode. */
   std::unique_ptr<RivalMode> (*make)(CipherMode mode, std::span<const std::byte> key, Direction direction);
-  void (*pbkdf2_sha256)(const Pbkdf2Input& input, std::span<std::byte> out);
+  void (*pbkdf2)(const Pbkdf2Input& input, std::span<std::byte> out);
 };
 
 std::span<const Rival> rivals();

@@ -8,6 +8,7 @@
  * rather than four.
  */
 #include <nettle/nettle-meta.h>
+#include <nettle/sha1.h>
 #include <nettle/sha2.h>
 
 #include <algorithm>
@@ -149,36 +150,48 @@ Status derive_generic(AnyHmac& hmac, const Derivation& d) {
 
 #if defined(__x86_64__)
 
-Sha256Words midstate_words(const uint8_t* nettle_state) noexcept {
-  Sha256Words words;
-  static_assert(sizeof(sha256_ctx::state) == sizeof words.word);
-  std::memcpy(words.word, nettle_state + offsetof(sha256_ctx, state), sizeof words.word);
+/* How nettle keeps a hash that has SHA instructions. */
+template <size_t N>
+constexpr size_t state_offset = 0;
+template <>
+constexpr size_t state_offset<sha1_words> = offsetof(sha1_ctx, state);
+template <>
+constexpr size_t state_offset<sha256_words> = offsetof(sha256_ctx, state);
+static_assert(sizeof(sha1_ctx::state) == sizeof(HashWords<sha1_words>));
+static_assert(sizeof(sha256_ctx::state) == sizeof(HashWords<sha256_words>));
+
+template <size_t N>
+HashWords<N> midstate_words(const uint8_t* nettle_context) noexcept {
+  HashWords<N> words;
+  std::memcpy(words.word, nettle_context + state_offset<N>, sizeof words.word);
   return words;
 }
 
-Sha256Words digest_words(const uint8_t* digest) noexcept {
-  be32 fields[8];
+template <size_t N>
+HashWords<N> digest_words(const uint8_t* digest) noexcept {
+  be32 fields[N];
   std::memcpy(fields, digest, sizeof fields);
-  Sha256Words words;
+  HashWords<N> words;
   std::copy(std::begin(fields), std::end(fields), words.word);
   return words;
 }
 
-/* SHA-256 by SHA-NI, output blocks in pairs. */
-Status derive_sha256_shani(Hmac& hmac, const Derivation& d) {
+/* A hash of N words by SHA-NI, output blocks in pairs. */
+template <size_t N>
+Status derive_shani(Hmac& hmac, const Derivation& d) {
   struct Memory {
-    HmacSha256Midstates midstates;
-    Sha256Chain chains[2];
-    be32 digests[2][8];
+    HmacMidstates<N> midstates;
+    HmacChain<N> chains[2];
+    be32 digests[2][N];
   };
   SecureBuffer buffer(sizeof(Memory));
   Memory& m = *new (buffer.data()) Memory;
-  m.midstates = {midstate_words(hmac.inner()), midstate_words(hmac.outer())};
+  m.midstates = {midstate_words<N>(hmac.inner()), midstate_words<N>(hmac.outer())};
   for (size_t at = 0, index = 1; at < d.out.size(); at += sizeof m.digests, index += 2) {
     const std::span<std::byte> blocks = d.out.subspan(at, std::min(sizeof m.digests, d.out.size() - at));
     for (size_t i = 0; i < 2; ++i) {
       hmac.start_block(d.salt, static_cast<uint32_t>(index + i));
-      m.chains[i].u = m.chains[i].sum = digest_words(hmac.u());
+      m.chains[i].u = m.chains[i].sum = digest_words<N>(hmac.u());
     }
     const std::span chains(m.chains, blocks.size() > sizeof m.digests[0] ? 2 : 1);
     for (uint32_t left = d.iterations - 1; left != 0;) {
@@ -209,7 +222,8 @@ Status pbkdf2(const CpuFeatures& cpu, const HashAlgorithm& hash, Bytes secret, B
   }
   Hmac hmac(*hash.nettle, secret);
 #if defined(__x86_64__)
-  if (hash.nettle == &nettle_sha256 && cpu.sha) return derive_sha256_shani(hmac, derivation);
+  if (hash.nettle == &nettle_sha1 && cpu.sha) return derive_shani<sha1_words>(hmac, derivation);
+  if (hash.nettle == &nettle_sha256 && cpu.sha) return derive_shani<sha256_words>(hmac, derivation);
 #else
   static_cast<void>(cpu);
 #endif

@@ -52,18 +52,23 @@ TEST(Pbkdf2, EqualsPublishedVectorsBySha) {
 
 TEST(Pbkdf2, ShaInstructionsGiveTheSameForEveryLength) {
   if (!this_cpu().sha) GTEST_SKIP() << "this CPU has no SHA instructions";
-  for (const size_t size : std::initializer_list<size_t>{1, 31, 32, 33, 63, 64, 65, 95, 96, 97, 128, 200}) {
-    for (const uint32_t iterations : std::initializer_list<uint32_t>{1, 2, 3, 100}) {
-      EXPECT_EQ(derive(this_cpu(), "sha256", iterations, size), derive({}, "sha256", iterations, size))
-          << size << " bytes, " << iterations << " iterations";
+  for (const std::string_view hash : {"sha1", "sha256"}) {
+    for (const size_t size :
+         std::initializer_list<size_t>{1, 19, 20, 21, 31, 32, 33, 40, 41, 60, 63, 64, 65, 80, 95, 96, 97, 128, 200}) {
+      for (const uint32_t iterations : std::initializer_list<uint32_t>{1, 2, 3, 100}) {
+        EXPECT_EQ(derive(this_cpu(), hash, iterations, size), derive({}, hash, iterations, size))
+            << hash << ", " << size << " bytes, " << iterations << " iterations";
+      }
     }
   }
 }
 
 TEST(Pbkdf2, ShaInstructionsGiveTheSameWhenTheyStopOnTheWay) {
   if (!this_cpu().sha) GTEST_SKIP() << "this CPU has no SHA instructions";
-  for (const uint32_t iterations : {8192U, 8193U, 8194U, 30000U}) {
-    EXPECT_EQ(derive(this_cpu(), "sha256", iterations, 64), derive({}, "sha256", iterations, 64)) << iterations;
+  for (const std::string_view hash : {"sha1", "sha256"}) {
+    for (const uint32_t iterations : {8192U, 8193U, 8194U, 30000U}) {
+      EXPECT_EQ(derive(this_cpu(), hash, iterations, 64), derive({}, hash, iterations, 64)) << hash << iterations;
+    }
   }
 }
 

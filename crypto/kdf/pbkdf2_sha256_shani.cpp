@@ -6,22 +6,14 @@
  *      word    0 … 7      8            9 … 14   15
  *              U or the   0x80000000   0        768     (one block of key and one digest, in bits)
  *              inner hash
- *
- * Two rounds take 4 cycles and the unit could start another two after 2 or 3, so that the output blocks of a 64-byte
- * key, which do not depend on each other, are done at the same time.  One is half a hash ahead of the other: while
- * this one ends a hash and begins another, which is no work for the unit, the other one keeps it busy.
- *
- * SHA instructions have no VEX form.  In a function that leaves the upper halves of ymm registers dirty each of them
- * pays a microcode assist, a hundredfold loss.  So this file has no vector of more than 128 bits and is not compiled
- * for AVX.
  */
-#include "crypto/kdf/pbkdf2_shani.hpp"
-
 #include <immintrin.h>
 
 #include "crypto/isa.hpp"
 
 #define QLUKS_ISA QLUKS_ISA_SHANI
+
+#include "crypto/kdf/pbkdf2_lanes_shani.hpp"
 
 namespace qluks {
 
@@ -49,12 +41,12 @@ struct State {
   __m128i feba, hgdc;
 };
 
-QLUKS_STEP Natural load(const Sha256Words& words) noexcept {
+QLUKS_STEP Natural load(const HashWords<sha256_words>& words) noexcept {
   const auto* p = reinterpret_cast<const __m128i*>(words.word);
   return {_mm_loadu_si128(p), _mm_loadu_si128(p + 1)};
 }
 
-QLUKS_STEP void store(Sha256Words& words, Natural value) noexcept {
+QLUKS_STEP void store(HashWords<sha256_words>& words, Natural value) noexcept {
   auto* p = reinterpret_cast<__m128i*>(words.word);
   _mm_storeu_si128(p, value.abcd);
   _mm_storeu_si128(p + 1, value.efgh);
@@ -89,72 +81,62 @@ QLUKS_STEP void extend_schedule(__m128i (&w)[4], size_t i) noexcept {
   w[i % 4] = _mm_sha256msg2_epu32(sum, before);
 }
 
-/* One chain of hashes.  `message` is replaced by its hash when that is complete. */
-struct Lane {
-  State s;
-  __m128i w[4];
-  Natural message, sum;
-};
+/* `message` is replaced by its hash when that is complete. */
+class Sha256Lane {
+ public:
+  static constexpr size_t words = sha256_words;
+  static constexpr size_t quads_per_hash = 16;
+  using State = qluks::State;
 
-constexpr size_t quads_per_hash = 16; /* of four rounds */
-constexpr size_t quads_per_iteration = 2 * quads_per_hash;
-
-QLUKS_STEP void begin_hash(Lane& lane, State start) noexcept {
-  lane.s = start;
-  lane.w[0] = lane.message.abcd;
-  lane.w[1] = lane.message.efgh;
-  lane.w[2] = _mm_setr_epi32(static_cast<int>(0x80000000), 0, 0, 0);
-  lane.w[3] = _mm_setr_epi32(0, 0, 0, 768);
-}
-
-QLUKS_STEP void end_hash(Lane& lane, State start) noexcept {
-  lane.message = to_natural({_mm_add_epi32(lane.s.feba, start.feba), _mm_add_epi32(lane.s.hgdc, start.hgdc)});
-}
-
-/* The quad-th part of an iteration: U becomes the hash from `inner`, that the hash from `outer`, and the sum grows. */
-QLUKS_STEP void advance(Lane& lane, State inner, State outer, size_t quad) noexcept {
-  const State start = quad < quads_per_hash ? inner : outer;
-  const size_t i = quad % quads_per_hash;
-  if (i == 0) begin_hash(lane, start);
-  if (i >= 4) extend_schedule(lane.w, i);
-  four_rounds(lane.s, lane.w[i % 4], i);
-  if (i == quads_per_hash - 1) end_hash(lane, start);
-  if (quad == quads_per_iteration - 1) {
-    lane.sum.abcd = _mm_xor_si128(lane.sum.abcd, lane.message.abcd);
-    lane.sum.efgh = _mm_xor_si128(lane.sum.efgh, lane.message.efgh);
+  QLUKS_STEP static State load_state(const HashWords<words>& midstate) noexcept {
+    return to_state(qluks::load(midstate));
   }
-}
 
-template <size_t Lanes>
-QLUKS_ISA void iterate(const HmacSha256Midstates& hmac, Sha256Chain* chains, uint32_t iterations) noexcept {
-  constexpr size_t lead = quads_per_hash / 2;
-  const State inner = to_state(load(hmac.inner));
-  const State outer = to_state(load(hmac.outer));
-  Lane lanes[Lanes];
-  for (size_t l = 0; l < Lanes; ++l) {
-    lanes[l].message = load(chains[l].u);
-    lanes[l].sum = load(chains[l].sum);
+  QLUKS_STEP void load(const HmacChain<words>& chain) noexcept {
+    message_ = qluks::load(chain.u);
+    sum_ = qluks::load(chain.sum);
   }
-#pragma GCC unroll 8
-  for (size_t quad = 0; Lanes == 2 && quad < lead; ++quad) advance(lanes[Lanes - 1], inner, outer, quad);
-  for (uint32_t i = 0; i < iterations; ++i) {
-#pragma GCC unroll 32
-    for (size_t quad = 0; quad < quads_per_iteration; ++quad) {
-      advance(lanes[0], inner, outer, quad);
-      if constexpr (Lanes == 2) advance(lanes[1], inner, outer, (quad + lead) % quads_per_iteration);
+  QLUKS_STEP void store(HmacChain<words>& chain) const noexcept {
+    qluks::store(chain.u, message_);
+    qluks::store(chain.sum, sum_);
+  }
+
+  QLUKS_STEP void advance(State inner, State outer, size_t quad) noexcept {
+    const State start = quad < quads_per_hash ? inner : outer;
+    const size_t i = quad % quads_per_hash;
+    if (i == 0) begin_hash(start);
+    if (i >= 4) extend_schedule(w_, i);
+    four_rounds(s_, w_[i % 4], i);
+    if (i == quads_per_hash - 1) end_hash(start);
+    if (quad == 2 * quads_per_hash - 1) {
+      sum_.abcd = _mm_xor_si128(sum_.abcd, message_.abcd);
+      sum_.efgh = _mm_xor_si128(sum_.efgh, message_.efgh);
     }
   }
-  for (size_t l = 0; l < Lanes; ++l) {
-    store(chains[l].u, lanes[l].message);
-    store(chains[l].sum, lanes[l].sum);
+
+ private:
+  QLUKS_STEP void begin_hash(State start) noexcept {
+    s_ = start;
+    w_[0] = message_.abcd;
+    w_[1] = message_.efgh;
+    w_[2] = _mm_setr_epi32(static_cast<int>(0x80000000), 0, 0, 0);
+    w_[3] = _mm_setr_epi32(0, 0, 0, 768);
   }
-}
+
+  QLUKS_STEP void end_hash(State start) noexcept {
+    message_ = to_natural({_mm_add_epi32(s_.feba, start.feba), _mm_add_epi32(s_.hgdc, start.hgdc)});
+  }
+
+  State s_;
+  __m128i w_[4];
+  Natural message_, sum_;
+};
 
 } // namespace
 
-void iterate_shani(const HmacSha256Midstates& hmac, std::span<Sha256Chain> chains, uint32_t iterations) noexcept {
-  if (chains.size() == 2) return iterate<2>(hmac, chains.data(), iterations);
-  iterate<1>(hmac, chains.data(), iterations);
+void iterate_shani(const HmacMidstates<sha256_words>& hmac, std::span<HmacChain<sha256_words>> chains,
+                   uint32_t iterations) noexcept {
+  iterate_chains<Sha256Lane>(hmac, chains, iterations);
 }
 
 } // namespace qluks
