@@ -72,6 +72,7 @@ libsectorcrypto_la_SOURCES += $(aes_vector_bodies) \
 	crypto/aes/kernel_vaes512.cpp \
 	crypto/aes/kernel_x86.hpp \
 	crypto/kdf/argon2_fill_avx2.cpp \
+	crypto/kdf/argon2_fill_avx512.cpp \
 	crypto/kdf/pbkdf2_lanes_shani.hpp \
 	crypto/kdf/pbkdf2_sha1_shani.cpp \
 	crypto/kdf/pbkdf2_sha256_shani.cpp \

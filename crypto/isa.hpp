@@ -16,6 +16,7 @@
 #define QLUKS_ISA_VAES512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,aes,pclmul,vaes,vpclmulqdq")))
 #define QLUKS_ISA_ARMV8 __attribute__((target("+crypto")))
 #define QLUKS_ISA_AVX2 __attribute__((target("avx2")))
+#define QLUKS_ISA_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
 /* Without AVX: SHA-NI has no VEX form, and mixing the two can cost a hundredfold (see pbkdf2_shani.cpp). */
 #define QLUKS_ISA_SHANI __attribute__((target("sse4.1,sha")))
 

@@ -33,6 +33,6 @@ for folder in base formats info plugin; do
 done
 for folder in base formats info plugin crypto; do
     forbid $folder '(immintrin|wmmintrin|x86intrin|cpuid)\.h' 'intrinsics are for the kernels only' \
-        '^crypto/((aes|kdf)/[a-z0-9_]+_(aesni|avx2|vaes[0-9]*|shani|x86)|cpu|isa)\.(cpp|hpp):'
+        '^crypto/((aes|kdf)/[a-z0-9_]+_(aesni|avx2|avx512|vaes[0-9]*|shani|x86)|cpu|isa)\.(cpp|hpp):'
 done
 exit $bad

@@ -167,8 +167,8 @@ class Derivation {
   }
 
  private:
-  /* Of a thread: what G needs, zeroes, and the input and the output of the counter. */
-  static constexpr uint64_t scratch_blocks = 4;
+  /* Of a thread: what G needs for a block; and for counting the same, zeroes, the counter and what it gives. */
+  static constexpr uint64_t scratch_blocks = 5;
 
   uint64_t first_block(uint32_t lane) const noexcept { return uint64_t{lane_blocks_} * lane; }
   Argon2Block* lane(uint32_t number) const noexcept { return arena_.blocks() + first_block(number); }
@@ -248,33 +248,70 @@ void Derivation::work(uint32_t thread, std::span<std::byte> out) {
   arena_.wipe_blocks(first_block(cost_.lanes) + thread * scratch_blocks, scratch_blocks);
 }
 
-/* Section 3.4 */
+/* Which blocks a segment refers to: the words that choose them, section 3.4.1. */
+class References {
+ public:
+  /* `scratch`: what G needs, zeroes, the counter and what is made of it. */
+  References(Argon2Fill g, bool count, const Argon2Block& counter, Argon2Block* scratch) noexcept
+      : g_(g), count_(count), scratch_(scratch) {
+    scratch[1] = {};
+    scratch[2] = counter;
+  }
+
+  /* The word for block `index`; to be asked in order.  `previous`: the first word of the block before, as it will be.
+   */
+  uint64_t word(uint32_t index, uint64_t previous) noexcept {
+    if (!count_) return previous;
+    if (index / addresses_per_block >= made_) {
+      made_ = index / uint32_t{addresses_per_block} + 1;
+      ++scratch_[2].words[6];
+      g_(scratch_[1], scratch_[2], scratch_[3], false, scratch_[0]);
+      g_(scratch_[1], scratch_[3], scratch_[3], false, scratch_[0]);
+    }
+    return scratch_[3].words[index % addresses_per_block];
+  }
+
+ private:
+  Argon2Fill g_;
+  bool count_;
+  Argon2Block* scratch_;
+  uint32_t made_ = 0; /* blocks of addresses */
+};
+
+void prefetch(const Argon2Block& block) noexcept {
+  constexpr size_t line_words = 8;
+  for (size_t i = 0; i < std::size(block.words); i += line_words) __builtin_prefetch(&block.words[i]);
+}
+
+/* Section 3.4.  Each reference is on its way from memory while the block before it is finished. */
 void Derivation::fill(const Segment& segment, Argon2Block* scratch) {
   constexpr uint32_t blocks_between_questions = 1024;
   const bool counts = type_ == Argon2Type::i || (segment.pass == 0 && segment.slice < slices / 2);
-  Argon2Block& zeroes = scratch[1];
-  Argon2Block& counter = scratch[2];
-  Argon2Block& addresses = scratch[3];
-  zeroes = {};
-  counter = {
-      {segment.pass, segment.lane, segment.slice, uint64_t{lane_blocks_} * cost_.lanes, cost_.time, type_number(), 0}};
+  const uint64_t all_blocks = uint64_t{lane_blocks_} * cost_.lanes;
+  References references(
+      g_, counts, {{segment.pass, segment.lane, segment.slice, all_blocks, cost_.time, type_number(), 0}}, scratch + 1);
+  const auto reference = [&](uint32_t index, uint64_t previous) -> const Argon2Block& {
+    return arena_.blocks()[reference_block(segment, index, references.word(index, previous))];
+  };
   Argon2Block* const own = lane(segment.lane);
   const uint32_t begin = segment.pass == 0 && segment.slice == 0 ? 2 : 0; /* these are there */
+  const uint32_t start = segment.slice * segment_blocks_;
+  const Argon2Block* previous = &own[start + begin == 0 ? lane_blocks_ - 1 : start + begin - 1];
+  const Argon2Block* next = &reference(begin, previous->words[0]);
   for (uint32_t index = begin; index < segment_blocks_; ++index) {
     if (index % blocks_between_questions == 0 && shutting_down()) {
       stop_ = true;
       return;
     }
-    if (counts && (index % addresses_per_block == 0 || index == begin)) {
-      ++counter.words[6];
-      g_(zeroes, counter, addresses, false, scratch[0]);
-      g_(zeroes, addresses, addresses, false, scratch[0]);
+    Argon2Block& out = own[start + index];
+    const Argon2Block& now = *next;
+    g_.begin(*previous, now, out, segment.pass != 0, scratch[0]);
+    if (index + 1 < segment_blocks_) {
+      next = &reference(index + 1, out.words[0]);
+      prefetch(*next);
     }
-    const uint32_t at = segment.slice * segment_blocks_ + index;
-    const Argon2Block& previous = own[at == 0 ? lane_blocks_ - 1 : at - 1];
-    const uint64_t pseudo_random = counts ? addresses.words[index % addresses_per_block] : previous.words[0];
-    const Argon2Block& reference = arena_.blocks()[reference_block(segment, index, pseudo_random)];
-    g_(previous, reference, own[at], segment.pass != 0, scratch[0]);
+    g_.finish(*previous, now, out, segment.pass != 0, scratch[0]);
+    previous = &out;
   }
 }
 

@@ -90,10 +90,25 @@ template <int d_bits, int b_bits>
        {across(y.d[0], y.d[1]), across(y.d[1], y.d[0])}};
 }
 
-} // namespace
+/* The columns `first` to `last`. */
+void permute_columns(const Argon2Block& previous, const Argon2Block& reference, Argon2Block& out, bool onto,
+                     const Argon2Block& scratch, size_t first, size_t last) noexcept {
+  constexpr size_t row = Argon2Block::row_words;
+  for (size_t column = first; column <= last; column += 2) {
+    const auto of_row = [&](size_t r) { return load(&scratch.words[r * row + column]); };
+    Quarters x{{of_row(0), of_row(1)}, {of_row(2), of_row(3)}, {of_row(4), of_row(5)}, {of_row(6), of_row(7)}};
+    permute(x);
+    const Pair rows[8] = {x.a[0], x.a[1], x.b[0], x.b[1], x.c[0], x.c[1], x.d[0], x.d[1]};
+    for (size_t r = 0; r < 8; ++r) {
+      const size_t i = r * row + column;
+      const Pair value = rows[r] ^ load(&previous.words[i]) ^ load(&reference.words[i]);
+      store(&out.words[i], onto ? value ^ load(&out.words[i]) : value);
+    }
+  }
+}
 
-void argon2_fill_portable(const Argon2Block& previous, const Argon2Block& reference, Argon2Block& out, bool onto,
-                          Argon2Block& scratch) noexcept {
+void begin_portable(const Argon2Block& previous, const Argon2Block& reference, Argon2Block& out, bool onto,
+                    Argon2Block& scratch) noexcept {
   constexpr size_t row = Argon2Block::row_words;
   const auto input = [&](size_t i) { return load(&previous.words[i]) ^ load(&reference.words[i]); };
   for (size_t at = 0; at < 128; at += row) {
@@ -106,24 +121,24 @@ void argon2_fill_portable(const Argon2Block& previous, const Argon2Block& refere
     store(to, x.a[0]), store(to + 2, x.a[1]), store(to + 4, x.b[0]), store(to + 6, x.b[1]);
     store(to + 8, x.c[0]), store(to + 10, x.c[1]), store(to + 12, x.d[0]), store(to + 14, x.d[1]);
   }
-  for (size_t column = 0; column < row; column += 2) {
-    const auto of_row = [&](size_t r) { return load(&scratch.words[r * row + column]); };
-    Quarters x{{of_row(0), of_row(1)}, {of_row(2), of_row(3)}, {of_row(4), of_row(5)}, {of_row(6), of_row(7)}};
-    permute(x);
-    const Pair rows[8] = {x.a[0], x.a[1], x.b[0], x.b[1], x.c[0], x.c[1], x.d[0], x.d[1]};
-    for (size_t r = 0; r < 8; ++r) {
-      const size_t i = r * row + column;
-      const Pair value = rows[r] ^ input(i);
-      store(&out.words[i], onto ? value ^ load(&out.words[i]) : value);
-    }
-  }
+  permute_columns(previous, reference, out, onto, scratch, 0, 1);
 }
+
+void finish_portable(const Argon2Block& previous, const Argon2Block& reference, Argon2Block& out, bool onto,
+                     Argon2Block& scratch) noexcept {
+  permute_columns(previous, reference, out, onto, scratch, 2, 15);
+}
+
+} // namespace
+
+Argon2Fill argon2_fill_portable() noexcept { return {begin_portable, finish_portable}; }
 
 Argon2Fill argon2_fill_for([[maybe_unused]] const CpuFeatures& cpu) noexcept {
 #ifdef __x86_64__
-  if (cpu.avx2) return argon2_fill_avx2;
+  if (cpu.avx512 && !cpu.slow_zmm) return {argon2_begin_avx512, argon2_finish_avx512};
+  if (cpu.avx2) return {argon2_begin_avx2, argon2_finish_avx2};
 #endif
-  return argon2_fill_portable;
+  return argon2_fill_portable();
 }
 
 } // namespace qluks

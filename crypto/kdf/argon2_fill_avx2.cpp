@@ -89,40 +89,55 @@ QLUKS_STEP void permute(Quarters& x, Quarters& y) noexcept {
 QLUKS_STEP __m256i first_halves(__m256i x, __m256i y) noexcept { return _mm256_permute2x128_si256(x, y, 0x20); }
 QLUKS_STEP __m256i second_halves(__m256i x, __m256i y) noexcept { return _mm256_permute2x128_si256(x, y, 0x31); }
 
+QLUKS_STEP __m256i input(const Argon2Block& previous, const Argon2Block& reference, size_t i) noexcept {
+  return _mm256_xor_si256(load(&previous.words[i]), load(&reference.words[i]));
+}
+
+/* Two pairs of columns, from the first of their four on. */
+QLUKS_STEP void permute_columns(const Argon2Block& previous, const Argon2Block& reference, Argon2Block& out, bool onto,
+                                const Argon2Block& scratch, size_t column) noexcept {
+  constexpr size_t row = Argon2Block::row_words;
+  __m256i rows[8];
+  for (size_t r = 0; r < 8; ++r) rows[r] = load(&scratch.words[r * row + column]);
+  Quarters x{first_halves(rows[0], rows[1]), first_halves(rows[2], rows[3]), first_halves(rows[4], rows[5]),
+             first_halves(rows[6], rows[7])};
+  Quarters y{second_halves(rows[0], rows[1]), second_halves(rows[2], rows[3]), second_halves(rows[4], rows[5]),
+             second_halves(rows[6], rows[7])};
+  permute(x, y);
+  rows[0] = first_halves(x.a, y.a), rows[1] = second_halves(x.a, y.a);
+  rows[2] = first_halves(x.b, y.b), rows[3] = second_halves(x.b, y.b);
+  rows[4] = first_halves(x.c, y.c), rows[5] = second_halves(x.c, y.c);
+  rows[6] = first_halves(x.d, y.d), rows[7] = second_halves(x.d, y.d);
+  for (size_t r = 0; r < 8; ++r) {
+    const size_t i = r * row + column;
+    __m256i value = _mm256_xor_si256(rows[r], input(previous, reference, i));
+    if (onto) value = _mm256_xor_si256(value, load(&out.words[i]));
+    store(&out.words[i], value);
+  }
+}
+
 } // namespace
 
-QLUKS_ISA void argon2_fill_avx2(const Argon2Block& previous, const Argon2Block& reference, Argon2Block& out, bool onto,
-                                Argon2Block& scratch) noexcept {
+QLUKS_ISA void argon2_begin_avx2(const Argon2Block& previous, const Argon2Block& reference, Argon2Block& out, bool onto,
+                                 Argon2Block& scratch) noexcept {
   constexpr size_t row = Argon2Block::row_words;
-  const auto input = [&](size_t i)
-                         QLUKS_ISA { return _mm256_xor_si256(load(&previous.words[i]), load(&reference.words[i])); };
+  const auto in = [&](size_t i) QLUKS_ISA { return input(previous, reference, i); };
   for (size_t at = 0; at < 128; at += 2 * row) {
-    Quarters x{input(at), input(at + 4), input(at + 8), input(at + 12)};
-    Quarters y{input(at + row), input(at + row + 4), input(at + row + 8), input(at + row + 12)};
+    Quarters x{in(at), in(at + 4), in(at + 8), in(at + 12)};
+    Quarters y{in(at + row), in(at + row + 4), in(at + row + 8), in(at + row + 12)};
     permute(x, y);
     uint64_t* to = &scratch.words[at];
     store(to, x.a), store(to + 4, x.b), store(to + 8, x.c), store(to + 12, x.d);
     to += row;
     store(to, y.a), store(to + 4, y.b), store(to + 8, y.c), store(to + 12, y.d);
   }
-  for (size_t column = 0; column < row; column += 4) {
-    __m256i rows[8];
-    for (size_t r = 0; r < 8; ++r) rows[r] = load(&scratch.words[r * row + column]);
-    Quarters x{first_halves(rows[0], rows[1]), first_halves(rows[2], rows[3]), first_halves(rows[4], rows[5]),
-               first_halves(rows[6], rows[7])};
-    Quarters y{second_halves(rows[0], rows[1]), second_halves(rows[2], rows[3]), second_halves(rows[4], rows[5]),
-               second_halves(rows[6], rows[7])};
-    permute(x, y);
-    rows[0] = first_halves(x.a, y.a), rows[1] = second_halves(x.a, y.a);
-    rows[2] = first_halves(x.b, y.b), rows[3] = second_halves(x.b, y.b);
-    rows[4] = first_halves(x.c, y.c), rows[5] = second_halves(x.c, y.c);
-    rows[6] = first_halves(x.d, y.d), rows[7] = second_halves(x.d, y.d);
-    for (size_t r = 0; r < 8; ++r) {
-      const size_t i = r * row + column;
-      __m256i value = _mm256_xor_si256(rows[r], input(i));
-      if (onto) value = _mm256_xor_si256(value, load(&out.words[i]));
-      store(&out.words[i], value);
-    }
+  permute_columns(previous, reference, out, onto, scratch, 0);
+}
+
+QLUKS_ISA void argon2_finish_avx2(const Argon2Block& previous, const Argon2Block& reference, Argon2Block& out,
+                                  bool onto, Argon2Block& scratch) noexcept {
+  for (size_t column = 4; column < Argon2Block::row_words; column += 4) {
+    permute_columns(previous, reference, out, onto, scratch, column);
   }
 }
 
