@@ -2,7 +2,7 @@
 # Built by "make bench", never by "make check": see bench/README.md.
 EXTRA_DIST += bench/README.md bench/bench_extents.py bench/bench_scaling.py bench/bench_servers.py \
 	bench/bench_tenants.py bench/bench_writing.py bench/inflate_alone.py bench/plot.py \
-	bench/results/amd-zen5-reading.txt bench/results/amd-zen5-writing.txt
+	bench/results/amd-zen5-ciphers.md bench/results/amd-zen5-reading.txt bench/results/amd-zen5-writing.txt
 if HAVE_BENCHMARK
 EXTRA_PROGRAMS += bench_crypto
 bench_crypto_SOURCES = \
