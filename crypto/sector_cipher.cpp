@@ -25,8 +25,9 @@ class KernelCipher final : public SectorCipher {
  public:
   KernelCipher(const Kernel& kernel, const CipherSpec& spec, Bytes key, size_t sector_size)
       : kernel_(kernel),
-        encrypt_(spec.mode == CipherMode::xts ? kernel.xts_encrypt : kernel.cbc_encrypt),
-        decrypt_(spec.mode == CipherMode::xts ? kernel.xts_decrypt : kernel.cbc_decrypt),
+        xts_(spec.mode == CipherMode::xts),
+        encrypt_(xts_ ? kernel.xts_encrypt : kernel.cbc_encrypt),
+        decrypt_(xts_ ? kernel.xts_decrypt : kernel.cbc_decrypt),
         sector_size_(sector_size),
         memory_(sizeof(SectorKeys)),
         keys_(*new (memory_.data()) SectorKeys) {
@@ -37,38 +38,43 @@ class KernelCipher final : public SectorCipher {
   std::string_view engine() const noexcept override { return kernel_.name; }
 
   void decrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
-    turn(decrypt_, first, in, out);
+    const SectorRun run = run_of(first, in, out);
+    xts_ ? turn<FewSectorsTraces, XtsTraces>(decrypt_, run) : turn<FewSectorsTraces, RequestTraces>(decrypt_, run);
   }
   void encrypt(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept override {
-    turn(encrypt_, first, in, out);
+    const SectorRun run = run_of(first, in, out);
+    xts_ ? turn<FewSectorsTraces, XtsTraces>(encrypt_, run) : turn<RequestTraces, CbcEncryptTraces>(encrypt_, run);
   }
 
  private:
-  __attribute__((always_inline)) void turn(SectorFn* kernel, SectorNumber first, Bytes in,
-                                           std::span<std::byte> out) const noexcept {
-    const SectorRun run{first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()};
+  SectorRun run_of(SectorNumber first, Bytes in, std::span<std::byte> out) const noexcept {
+    return {first.value, sector_size_, in.size() / sector_size_, in.data(), out.data()};
+  }
+
+  template <class FewTraces, class ManyTraces>
+  void turn(SectorFn* kernel, const SectorRun& run) const noexcept {
     if (run.is_few()) {
-      const FewSectorsTraces wiped;
+      const FewTraces wiped;
       kernel(keys_, run);
     } else {
-      const ManySectorsTraces wiped;
+      const ManyTraces wiped;
       kernel(keys_, run);
     }
   }
 
   void expand_keys(const CipherSpec& spec, Bytes key) {
-    const bool xts = spec.mode == CipherMode::xts;
-    const size_t data_key_bytes = xts ? key.size() / 2 : key.size();
+    const size_t data_key_bytes = xts_ ? key.size() / 2 : key.size();
     kernel_.expand_key(key.first(data_key_bytes), keys_.data);
     keys_.iv_layout = iv_layout(spec.iv);
     keys_.iv_keys = 0;
     if (spec.iv == IvKind::essiv) add_iv_key(hash_of(*spec.essiv_hash, key).span()); /* of the whole volume key */
-    if (xts) add_iv_key(key.subspan(data_key_bytes));
+    if (xts_) add_iv_key(key.subspan(data_key_bytes));
   }
 
   void add_iv_key(Bytes key) noexcept { kernel_.expand_key(key, keys_.iv[keys_.iv_keys++]); }
 
   const Kernel& kernel_;
+  bool xts_;
   SectorFn* encrypt_;
   SectorFn* decrypt_;
   size_t sector_size_;

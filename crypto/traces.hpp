@@ -43,16 +43,19 @@ class TraceWiper {
   }
 };
 
-/* Of turning sectors: by a kernel of AES, few_bytes or more, and by any other cipher.  A request of 4 KiB takes 150 ns,
- * so it matters that no more is wiped than is needed.  Without optimisation no vector stays in a register. */
+/* Of turning sectors.  A request of 4 KiB takes 150 ns, so it matters that no more is wiped than is needed: by a kernel
+ * of AES for few_bytes at most, in XTS either way or in CBC to decrypt; for more of them in XTS; for more of them in
+ * CBC to encrypt; and for all else.  Without optimisation no vector stays in a register. */
 #ifdef __OPTIMIZE__
-using FewSectorsTraces = TraceWiper<1152>;
-using ManySectorsTraces = TraceWiper<3456>;
+using FewSectorsTraces = TraceWiper<1280>;
+using XtsTraces = TraceWiper<3584>;
+using CbcEncryptTraces = TraceWiper<6400>;
 using RequestTraces = TraceWiper<2048>;
 #else
 using FewSectorsTraces = TraceWiper<65536>;
-using ManySectorsTraces = TraceWiper<65536>;
-using RequestTraces = TraceWiper<32768>;
+using XtsTraces = TraceWiper<65536>;
+using CbcEncryptTraces = TraceWiper<65536>;
+using RequestTraces = TraceWiper<65536>;
 #endif
 
 /* Of deriving and expanding keys. */

@@ -14,6 +14,7 @@ struct Vector {
   static constexpr size_t lanes = 1;
   static constexpr size_t registers = 16;
   static constexpr size_t in_flight = 8;
+  static constexpr size_t wide = 8;
 
   __m128i v;
 
@@ -62,24 +63,10 @@ struct Vector {
 #include "crypto/aes/vector_xts.hpp"
 
 namespace qluks {
-namespace {
-
-/* With vectors of one block there is nothing to exchange. */
-struct Cbc {
-  static constexpr size_t group = 8;
-  static constexpr size_t few_group = 8;
-  static constexpr size_t strip = 8;
-  template <unsigned Rounds>
-  using Keys = StoredKeys<Rounds>;
-  static constexpr Writing writing = Writing::block_by_block;
-};
-
-} // namespace
-
 void expand_key_aesni(std::span<const std::byte> key, AesSchedule& schedule) noexcept { expand_key(key, schedule); }
 void xts_encrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::encrypt>(keys, run); }
 void xts_decrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::decrypt>(keys, run); }
-void cbc_encrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt<Cbc>(keys, run); }
-void cbc_decrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt<Cbc>(keys, run); }
+void cbc_encrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt(keys, run); }
+void cbc_decrypt_aesni(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt(keys, run); }
 
 } // namespace qluks

@@ -104,20 +104,6 @@ struct Vector {
 #include "crypto/aes/vector_xts_wide.hpp"
 
 namespace qluks {
-namespace {
-
-/* Without tweaks there are registers for eight. */
-struct Cbc {
-  static constexpr size_t group = 8;
-  static constexpr size_t few_group = 4;
-  static constexpr size_t strip = 8;
-  template <unsigned Rounds>
-  using Keys = StoredKeys<Rounds>;
-  static constexpr Writing writing = Writing::block_by_block;
-};
-
-} // namespace
-
 void xts_encrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::encrypt>(keys, run); }
 void xts_decrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::decrypt>(keys, run); }
 void xts_encrypt_vaes256shift(const SectorKeys& keys, const SectorRun& run) noexcept {
@@ -126,7 +112,7 @@ void xts_encrypt_vaes256shift(const SectorKeys& keys, const SectorRun& run) noex
 void xts_decrypt_vaes256shift(const SectorKeys& keys, const SectorRun& run) noexcept {
   xts_wide<Direction::decrypt>(keys, run);
 }
-void cbc_encrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt<Cbc>(keys, run); }
-void cbc_decrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt<Cbc>(keys, run); }
+void cbc_encrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt(keys, run); }
+void cbc_decrypt_vaes256(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt(keys, run); }
 
 } // namespace qluks

@@ -129,30 +129,6 @@ struct Vector {
 #include "crypto/aes/vector_xts_wide.hpp"
 
 namespace qluks {
-namespace {
-
-/* For one round of AES a cycle, with exchanges of blocks beside it … */
-struct NarrowCbc {
-  static constexpr size_t group = 4;
-  static constexpr size_t few_group = 4;
-  static constexpr size_t strip = 4;
-  template <unsigned Rounds>
-  using Keys = LocalKeys<Rounds>;
-  static constexpr Writing writing = Writing::exchanged;
-};
-
-/* … and for two, where exchanges take AES its time. */
-struct WideCbc {
-  static constexpr size_t group = 16;
-  static constexpr size_t few_group = 8;
-  static constexpr size_t strip = 8;
-  template <unsigned Rounds>
-  using Keys = StoredKeys<Rounds>;
-  static constexpr Writing writing = Writing::block_by_block;
-};
-
-} // namespace
-
 void xts_encrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::encrypt>(keys, run); }
 void xts_decrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { xts<Direction::decrypt>(keys, run); }
 void xts_encrypt_vaes512shift(const SectorKeys& keys, const SectorRun& run) noexcept {
@@ -161,13 +137,7 @@ void xts_encrypt_vaes512shift(const SectorKeys& keys, const SectorRun& run) noex
 void xts_decrypt_vaes512shift(const SectorKeys& keys, const SectorRun& run) noexcept {
   xts_wide<Direction::decrypt>(keys, run);
 }
-void cbc_encrypt_vaes512shift(const SectorKeys& keys, const SectorRun& run) noexcept {
-  cbc_encrypt<WideCbc>(keys, run);
-}
-void cbc_decrypt_vaes512shift(const SectorKeys& keys, const SectorRun& run) noexcept {
-  cbc_decrypt<WideCbc>(keys, run);
-}
-void cbc_encrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt<NarrowCbc>(keys, run); }
-void cbc_decrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt<NarrowCbc>(keys, run); }
+void cbc_encrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_encrypt(keys, run); }
+void cbc_decrypt_vaes512(const SectorKeys& keys, const SectorRun& run) noexcept { cbc_decrypt(keys, run); }
 
 } // namespace qluks

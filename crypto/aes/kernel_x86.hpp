@@ -22,7 +22,7 @@ void expand_key_aesni(std::span<const std::byte> key, AesSchedule& schedule) noe
 SectorFn xts_encrypt_aesni, xts_decrypt_aesni, cbc_encrypt_aesni, cbc_decrypt_aesni;
 SectorFn xts_encrypt_vaes256, xts_decrypt_vaes256, cbc_encrypt_vaes256, cbc_decrypt_vaes256;
 SectorFn xts_encrypt_vaes256shift, xts_decrypt_vaes256shift;
-SectorFn xts_encrypt_vaes512shift, xts_decrypt_vaes512shift, cbc_encrypt_vaes512shift, cbc_decrypt_vaes512shift;
+SectorFn xts_encrypt_vaes512shift, xts_decrypt_vaes512shift;
 SectorFn xts_encrypt_vaes512, xts_decrypt_vaes512, cbc_encrypt_vaes512, cbc_decrypt_vaes512;
 
 } // namespace qluks

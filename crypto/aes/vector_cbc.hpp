@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* CBC (NIST SP 800-38A, section 6.2) as vector kernels do it.
+/* CBC (NIST SP 800-38A, section 6.2) as vector kernels do it, with round keys in memory.
  *
  * Decryption is parallel within a sector: P = D(C) ⊕ the block of cipher text before.
  *
@@ -10,12 +10,8 @@
  *      block 0      sector 0   sector 1   sector 2         all lanes go down their sectors together
  *      block 1         ↓          ↓          ↓
  *
- * How many vectors are in flight is up to the kernel, which has a class Plan:
- *
- *      group, few_group      vectors in flight, decrypting many sectors and few
- *      strip                 vectors in flight, encrypting
- *      Keys<Rounds>          LocalKeys or StoredKeys
- *      writing               of cipher text, see StripText
+ * What waits is shortened to the rounds alone: the next block's text and the first key go into the last one.  Text is
+ * read and exchanged for the next blocks, and the cipher text of the last blocks written, between the rounds of these.
  */
 #ifndef QLUKS_CRYPTO_AES_VECTOR_CBC_HPP
 #define QLUKS_CRYPTO_AES_VECTOR_CBC_HPP
@@ -74,20 +70,20 @@ QLUKS_STEP void cbc_decrypt_half_sectors(const Keys& keys, const std::byte (*ivs
   if (i < batch.count) cbc_decrypt_sector<N / 2>(keys, ivs[i], batch.part(i, 1));
 }
 
-template <size_t N, size_t Batch, class Keys>
+template <size_t N, unsigned Rounds, size_t Batch>
 QLUKS_ISA void cbc_decrypt_run(const SectorKeys& keys, const SectorRun& run) noexcept {
-  const Keys data(keys.data.vector.decrypt);
+  const StoredKeys<Rounds> data(keys.data.vector.decrypt);
   in_batches<Batch>(keys, run, [&](const SectorRun& batch, const std::byte(*ivs)[block_bytes]) QLUKS_STEP_LAMBDA {
     if (N * vector_bytes > batch.sector_size) return cbc_decrypt_half_sectors<N>(data, ivs, batch);
     for (size_t i = 0; i < batch.count; ++i) cbc_decrypt_sector<N>(data, ivs[i], batch.part(i, 1));
   });
 }
 
-template <class Plan, unsigned Rounds>
+template <unsigned Rounds>
 void cbc_decrypt_few_or_many(const SectorKeys& keys, const SectorRun& run) noexcept {
-  using Keys = typename Plan::template Keys<Rounds>;
-  if (run.is_few()) return cbc_decrypt_run<Plan::few_group, few_sectors, Keys>(keys, run);
-  cbc_decrypt_run<Plan::group, iv_batch, Keys>(keys, run);
+  constexpr size_t few = 8; /* vectors in flight */
+  if (run.is_few()) return cbc_decrypt_run<few, Rounds, few_sectors>(keys, run);
+  cbc_decrypt_run<Vector::wide, Rounds, iv_batch>(keys, run);
 }
 
 /* Where the sectors of a strip begin, of which only the first `count` exist.  The other lanes repeat the last sector:
@@ -106,135 +102,157 @@ struct Strip {
   }
 };
 
-/* The text of a strip, Vector::lanes blocks of each sector at a time: block j of all sectors of vector i is at (i, j).
- * It is read a vector from each sector, and exchanged:
+/* The next Vector::lanes blocks of a strip's sectors: block j of all sectors of vector i at (i, j).
  *
  *      sector 0:  a0 a1 a2 a3  …              (0, 0):  a0 b0 c0 d0
- *      sector 1:  b0 b1 b2 b3  …      ⇄       (0, 1):  a1 b1 c1 d1
+ *      sector 1:  b0 b1 b2 b3  …      →       (0, 1):  a1 b1 c1 d1
  *      …                                      …
- *
- * It is written in the same way, or block by block, which is more stores and half as many exchanges. */
-enum class Writing { exchanged, block_by_block };
-
-template <size_t N, Writing W>
-class StripText {
+ */
+template <size_t N>
+class alignas(64) StripText {
  public:
-  QLUKS_STEP StripText(const Strip<N>& strip, const std::byte* in, std::byte* out) noexcept : at_(strip.at), out_(out) {
-#pragma GCC unroll 16
-    for (size_t i = 0; i < N; ++i) {
-#pragma GCC unroll 4
-      for (size_t j = 0; j < Vector::lanes; ++j) text_[i][j] = Vector::load(in + at_[i * Vector::lanes + j]);
-      Vector::transpose(text_[i]);
-    }
-  }
-
-  QLUKS_STEP Vector get(size_t i, size_t j) const noexcept { return text_[i][j]; }
-
-  QLUKS_STEP void put(size_t i, size_t j, Vector x) noexcept {
-    if constexpr (W == Writing::exchanged) {
-      text_[i][j] = x;
-    } else {
-      x.scatter(out_ + j * block_bytes, at_ + i * Vector::lanes);
-    }
-  }
-
-  QLUKS_STEP void finish() noexcept {
-    if constexpr (W == Writing::block_by_block) return;
-#pragma GCC unroll 16
-    for (size_t i = 0; i < N; ++i) {
-      Vector::transpose(text_[i]);
-#pragma GCC unroll 4
-      for (size_t j = 0; j < Vector::lanes; ++j) text_[i][j].store(out_ + at_[i * Vector::lanes + j]);
-    }
-  }
-
- private:
-  const size_t* at_;
-  std::byte* out_;
-  Vector text_[N][Vector::lanes];
-};
-
-/* Sectors in N vectors side by side.  All that a step reads is read before it writes, as repeated
- * lanes need it. */
-template <class Plan, unsigned Rounds, size_t N>
-QLUKS_ISA void cbc_encrypt_strip(const RoundKeys& schedule, std::byte (*ivs)[block_bytes],
-                                 const SectorRun& run) noexcept {
-  const typename Plan::template Keys<Rounds> keys(schedule);
-  const Strip<N> strip(ivs, run.count, run.sector_size);
-  Vector x[N];
-#pragma GCC unroll 16
-  for (size_t i = 0; i < N; ++i) x[i] = Vector::load(ivs[i * Vector::lanes]);
-  for (size_t at = 0; at < run.sector_size; at += vector_bytes) {
-    StripText<N, Plan::writing> text(strip, run.in + at, run.out + at);
+  /* Of the i-th vector's sectors. */
+  QLUKS_STEP void read(size_t i, const std::byte* in, const Strip<N>& strip) noexcept {
+    constexpr size_t strip_bytes = Strip<N>::lanes * 512; /* or a part of it, where sectors are longer */
+    Vector v[Vector::lanes];
 #pragma GCC unroll 4
     for (size_t j = 0; j < Vector::lanes; ++j) {
-      const Vector first_key = keys[0];
-#pragma GCC unroll 16
-      for (size_t i = 0; i < N; ++i) x[i] = Vector::xor3(x[i], text.get(i, j), first_key);
-      middle_rounds<Direction::encrypt>(x, keys);
-      const Vector last_key = keys[Rounds];
-#pragma GCC unroll 16
-      for (size_t i = 0; i < N; ++i) x[i] = Vector::encrypt_last(x[i], last_key);
-#pragma GCC unroll 16
-      for (size_t i = 0; i < N; ++i) text.put(i, j, x[i]);
+      const std::byte* p = in + strip.at[i * Vector::lanes + j];
+      v[j] = Vector::load(p);
+      __builtin_prefetch(p + strip_bytes);
     }
-    text.finish();
+    Vector::transpose(v);
+#pragma GCC unroll 4
+    for (size_t j = 0; j < Vector::lanes; ++j) v[j].store(text_[i][j]);
+  }
+
+  QLUKS_STEP Vector at(size_t i, size_t j) const noexcept { return Vector::load(text_[i][j]); }
+
+ private:
+  std::byte text_[N][Vector::lanes][vector_bytes];
+};
+
+/* Vector::lanes blocks of each sector of a strip. */
+template <size_t N>
+struct StripStep {
+  const Strip<N>& strip;
+  const StripText<N>& text;
+  StripText<N>& next_text;  /* to be read … */
+  const std::byte* next_in; /* … from here */
+  std::byte* out;
+  bool first; /* of the sectors */
+
+  /* `x` is a block of cipher text with the first key and the text (i, j) of the block behind it. */
+  QLUKS_STEP void write_before(Vector x, size_t i, size_t j, Vector first_key) const noexcept {
+    Vector::xor3(x, first_key, text.at(i, j))
+        .scatter(out + j * block_bytes - block_bytes, &strip.at[i * Vector::lanes]);
+  }
+};
+
+/* The blocks j of a step.  `x` has, before and afterwards, the first key and the text of the block that is next. */
+template <unsigned Rounds, size_t N>
+QLUKS_STEP void cbc_encrypt_blocks(const StoredKeys<Rounds>& keys, Vector (&x)[N], const StripStep<N>& step,
+                                   size_t j) noexcept {
+  /* So many vectors' text is to be read with each j. */
+  constexpr unsigned reads = (N + Vector::lanes - 1) / Vector::lanes;
+  constexpr unsigned rounds_per_read = (Rounds - 1) / reads;
+  const Vector first_key = keys[0];
+  Vector start[N];
+#pragma GCC unroll 16
+  for (size_t i = 0; i < N; ++i) start[i] = x[i];
+#pragma GCC unroll 16
+  for (unsigned r = 1; r < Rounds; ++r) {
+    aes_rounds<Direction::encrypt>(x, keys[r]);
+    if (r <= N && !(step.first && j == 0)) step.write_before(start[r - 1], r - 1, j, first_key);
+    const unsigned read = (r - 1) / rounds_per_read;
+    const size_t i = j * reads + read;
+    if ((r - 1) % rounds_per_read == 0 && read < reads && i < N) step.next_text.read(i, step.next_in, step.strip);
+  }
+  const Vector both_keys = keys[Rounds] ^ first_key;
+#pragma GCC unroll 16
+  for (size_t i = 0; i < N; ++i) {
+    const Vector text = j + 1 < Vector::lanes ? step.text.at(i, j + 1) : step.next_text.at(i, 0);
+    x[i] = Vector::encrypt_last(x[i], both_keys ^ text);
   }
 }
+
+template <unsigned Rounds, size_t N>
+QLUKS_ISA void cbc_encrypt_strip(const RoundKeys& schedule, std::byte (*ivs)[block_bytes],
+                                 const SectorRun& run) noexcept {
+  const StoredKeys<Rounds> keys(schedule);
+  const Strip<N> strip(ivs, run.count, run.sector_size);
+  StripText<N> texts[2];
+  Vector x[N];
+#pragma GCC unroll 16
+  for (size_t i = 0; i < N; ++i) {
+    texts[0].read(i, run.in, strip);
+    x[i] = Vector::xor3(Vector::load(ivs[i * Vector::lanes]), texts[0].at(i, 0), keys[0]);
+  }
+  size_t now = 0;
+  for (size_t at = 0; at < run.sector_size; at += vector_bytes) {
+    const size_t next = std::min(at, run.sector_size - 2 * vector_bytes) + vector_bytes; /* after the last one, any */
+    const StripStep<N> step{strip, texts[now], texts[now ^ 1], run.in + next, run.out + at, at == 0};
+#pragma GCC unroll 4
+    for (size_t j = 0; j < Vector::lanes; ++j) cbc_encrypt_blocks(keys, x, step, j);
+    now ^= 1;
+  }
+  const StripStep<N> end{strip, texts[now], texts[now], nullptr, run.out + run.sector_size, false};
+#pragma GCC unroll 16
+  for (size_t i = 0; i < N; ++i) end.write_before(x[i], i, 0, keys[0]);
+}
+
+inline constexpr size_t strip_vectors = 8;
 
 /* The first sectors of `run`, in the narrowest strip that holds them all or else in one of N vectors.  Returns how
  * many they were. */
-template <class Plan, unsigned Rounds, size_t N>
+template <unsigned Rounds, size_t N = strip_vectors>
 size_t cbc_encrypt_some(const RoundKeys& schedule, std::byte (*ivs)[block_bytes], const SectorRun& run) noexcept {
   if constexpr (N > 1) {
-    if (run.count <= N / 2 * Vector::lanes) return cbc_encrypt_some<Plan, Rounds, N / 2>(schedule, ivs, run);
+    if (run.count <= N / 2 * Vector::lanes) return cbc_encrypt_some<Rounds, N / 2>(schedule, ivs, run);
   }
-  cbc_encrypt_strip<Plan, Rounds, N>(schedule, ivs, run);
+  cbc_encrypt_strip<Rounds, N>(schedule, ivs, run);
   return std::min(run.count, N * Vector::lanes);
 }
 
-template <class Plan, unsigned Rounds, size_t Batch>
+template <unsigned Rounds, size_t Batch>
 void cbc_encrypt_run(const SectorKeys& keys, const SectorRun& run) noexcept {
-  constexpr size_t lanes_in_flight = Plan::strip * Vector::lanes;
-  static_assert(iv_batch % lanes_in_flight == 0 && few_sectors <= lanes_in_flight, "IVs of a strip lie in the batch");
+  constexpr size_t lanes = strip_vectors * Vector::lanes;
+  static_assert(iv_batch % lanes == 0 && few_sectors <= lanes, "the IVs of a strip lie in the batch");
   IvBatch<Batch> ivs;
   for (size_t done = 0; done < run.count; done += Batch) {
     const SectorRun batch = run.part(done, std::min(run.count - done, Batch));
     make_ivs(keys, batch, ivs.iv);
     for (size_t i = 0; i < batch.count;) {
-      i += cbc_encrypt_some<Plan, Rounds, Plan::strip>(keys.data.vector.encrypt, ivs.iv + i,
-                                                       batch.part(i, batch.count - i));
+      i += cbc_encrypt_some<Rounds>(keys.data.vector.encrypt, ivs.iv + i, batch.part(i, batch.count - i));
     }
   }
 }
 
-template <class Plan, unsigned Rounds>
+template <unsigned Rounds>
 void cbc_encrypt_few_or_many(const SectorKeys& keys, const SectorRun& run) noexcept {
-  if (run.is_few()) return cbc_encrypt_run<Plan, Rounds, few_sectors>(keys, run);
-  cbc_encrypt_run<Plan, Rounds, iv_batch>(keys, run);
+  if (run.is_few()) return cbc_encrypt_run<Rounds, few_sectors>(keys, run);
+  cbc_encrypt_run<Rounds, iv_batch>(keys, run);
 }
 
-template <class Plan>
 void cbc_encrypt(const SectorKeys& keys, const SectorRun& run) noexcept {
   switch (keys.data.rounds) {
     case 10:
-      return cbc_encrypt_few_or_many<Plan, 10>(keys, run);
+      return cbc_encrypt_few_or_many<10>(keys, run);
     case 12:
-      return cbc_encrypt_few_or_many<Plan, 12>(keys, run);
+      return cbc_encrypt_few_or_many<12>(keys, run);
     default:
-      return cbc_encrypt_few_or_many<Plan, 14>(keys, run);
+      return cbc_encrypt_few_or_many<14>(keys, run);
   }
 }
 
-template <class Plan>
 void cbc_decrypt(const SectorKeys& keys, const SectorRun& run) noexcept {
   switch (keys.data.rounds) {
     case 10:
-      return cbc_decrypt_few_or_many<Plan, 10>(keys, run);
+      return cbc_decrypt_few_or_many<10>(keys, run);
     case 12:
-      return cbc_decrypt_few_or_many<Plan, 12>(keys, run);
+      return cbc_decrypt_few_or_many<12>(keys, run);
     default:
-      return cbc_decrypt_few_or_many<Plan, 14>(keys, run);
+      return cbc_decrypt_few_or_many<14>(keys, run);
   }
 }
 
