@@ -113,13 +113,12 @@ class alignas(64) StripText {
  public:
   /* Of the i-th vector's sectors. */
   QLUKS_STEP void read(size_t i, const std::byte* in, const Strip<N>& strip) noexcept {
-    constexpr size_t strip_bytes = Strip<N>::lanes * 512; /* or a part of it, where sectors are longer */
     Vector v[Vector::lanes];
 #pragma GCC unroll 4
     for (size_t j = 0; j < Vector::lanes; ++j) {
       const std::byte* p = in + strip.at[i * Vector::lanes + j];
       v[j] = Vector::load(p);
-      __builtin_prefetch(p + strip_bytes);
+      __builtin_prefetch(p + prefetch_bytes, 0, 2);
     }
     Vector::transpose(v);
 #pragma GCC unroll 4

@@ -111,11 +111,11 @@ QLUKS_STEP void middle_rounds(Vector (&x)[N], const Keys& keys) noexcept {
   for (unsigned r = 1; r < Keys::rounds; ++r) aes_rounds<D>(x, keys[r]);
 }
 
-template <size_t Bytes = group_bytes>
+template <size_t Bytes = group_bytes, size_t Ahead = prefetch_bytes>
 QLUKS_STEP void prefetch_group(const std::byte* in) noexcept {
   constexpr size_t line_bytes = 64;
 #pragma GCC unroll 16
-  for (size_t at = 0; at < Bytes; at += line_bytes) __builtin_prefetch(in + prefetch_bytes + at, 0, 2);
+  for (size_t at = 0; at < Bytes; at += line_bytes) __builtin_prefetch(in + Ahead + at, 0, 2);
 }
 
 inline constexpr size_t iv_vectors = 8; /* in flight, of the IVs of many sectors */

@@ -20,6 +20,9 @@
 namespace qluks {
 namespace {
 
+/* Twice as far: so much faster the data is wanted. */
+inline constexpr size_t wide_prefetch_bytes = 2 * prefetch_bytes;
+
 template <size_t N>
 struct RegisterTweaks {
   static constexpr size_t vectors = N;
@@ -133,13 +136,13 @@ QLUKS_STEP void wide_sectors(const Keys& keys, const BatchIvs& ivs, Tweaks now, 
   make_tweaks<Tweaks>(FromIv<Tweaks>{pair, now, ivs[0]});
   for (size_t sector = 0; sector < ivs.count; ++sector) {
     for (size_t at = bytes; at < sector_size; at += bytes) {
-      prefetch_group<bytes>(in);
+      prefetch_group<bytes, wide_prefetch_bytes>(in);
       wide_group<D, Tweaks::vectors>(keys, now, FromLast<Tweaks>{pair, later}, in, out);
       std::swap(now, later);
       in += bytes;
       out += bytes;
     }
-    prefetch_group<bytes>(in);
+    prefetch_group<bytes, wide_prefetch_bytes>(in);
     wide_group<D, Tweaks::vectors>(keys, now, FromIv<Tweaks>{pair, later, ivs[sector + 1]}, in, out);
     std::swap(now, later);
     in += bytes;
@@ -158,7 +161,7 @@ QLUKS_STEP void wide_half_sectors(const Keys& keys, const BatchIvs& ivs, StoredT
   TweakPair pair;
   make_tweaks<StoredTweaks>(FromTwo{pair, now, {ivs[0], ivs[1]}});
   for (size_t sector = 0; sector + 1 < ivs.count; sector += 2) {
-    prefetch_group<bytes>(in);
+    prefetch_group<bytes, wide_prefetch_bytes>(in);
     wide_group<D, Vector::wide>(keys, now, FromTwo{pair, later, {ivs[sector + 2], ivs[sector + 3]}}, in, out);
     std::swap(now, later);
     in += bytes;
