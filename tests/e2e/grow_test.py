@@ -181,6 +181,7 @@ class Locks(TestCase):
                 qemu.tell("write 0 64k")
             self.assertRegex(server.lines("served read-only")[0], r"image.qcow2 is locked: another program .*\"write\"")
             self.assertLess(os.path.getsize(image), old + qluks.MIB)
+        server.wait_until_all_have_left()
         with server.connect() as h:
             self.assertFalse(h.is_read_only())
             h.pwrite(b"x" * 512, 0)
