@@ -184,6 +184,7 @@ class Connections(qluks.TestCase):
             os.rename(self.qcow2("image", content), os.path.join(exports, "image"))
             with server.connect("image") as h:
                 self.assert_same(qluks.read_all(h), content)
+            server.wait_until_all_have_left()
 
 
 class Refusals(qluks.TestCase):

@@ -143,6 +143,7 @@ class BoundedWork(TestCase):
                 server.connect(images[-1])
             self.assertRegex(server.errors()[-1], "L1 table at 0x100000: .*the tables of all open images have 301989888 "
                                                   "bytes, the limit is 268435456: raise qluks-cache-size")
+        server.wait_until_all_have_left()
         with server.connect(images[-1]):
             pass
 
