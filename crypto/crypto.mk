@@ -73,6 +73,7 @@ libsectorcrypto_la_SOURCES += $(aes_vector_bodies) \
 	crypto/aes/kernel_x86.hpp \
 	crypto/kdf/argon2_fill_avx2.cpp \
 	crypto/kdf/argon2_fill_avx512.cpp \
+	crypto/kdf/argon2_fill_vector.hpp \
 	crypto/kdf/pbkdf2_lanes_shani.hpp \
 	crypto/kdf/pbkdf2_sha1_shani.cpp \
 	crypto/kdf/pbkdf2_sha256_shani.cpp \
