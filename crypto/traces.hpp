@@ -20,8 +20,6 @@ void wipe_vector_registers() noexcept;
 template <size_t StackBytes>
 class TraceWiper {
  public:
-  static constexpr size_t stack_bytes = StackBytes;
-
   TraceWiper() = default;
   TraceWiper(const TraceWiper&) = delete;
   TraceWiper& operator=(const TraceWiper&) = delete;
@@ -47,16 +45,14 @@ class TraceWiper {
  * of AES for few_bytes at most, in XTS either way or in CBC to decrypt; for more of them in XTS; for more of them in
  * CBC to encrypt; and for all else.  Without optimisation no vector stays in a register. */
 #ifdef __OPTIMIZE__
-using FewSectorsTraces = TraceWiper<1280>;
-using XtsTraces = TraceWiper<3584>;
-using CbcEncryptTraces = TraceWiper<6400>;
-using RequestTraces = TraceWiper<2048>;
+inline constexpr size_t unoptimised_stack_bytes = 0;
 #else
-using FewSectorsTraces = TraceWiper<65536>;
-using XtsTraces = TraceWiper<65536>;
-using CbcEncryptTraces = TraceWiper<65536>;
-using RequestTraces = TraceWiper<65536>;
+inline constexpr size_t unoptimised_stack_bytes = 65536;
 #endif
+using FewSectorsTraces = TraceWiper<1280 + unoptimised_stack_bytes>;
+using XtsTraces = TraceWiper<3584 + unoptimised_stack_bytes>;
+using CbcEncryptTraces = TraceWiper<6400 + unoptimised_stack_bytes>;
+using RequestTraces = TraceWiper<2048 + unoptimised_stack_bytes>;
 
 /* Of deriving and expanding keys. */
 using KeyTraces = TraceWiper<32768>;

@@ -79,11 +79,12 @@ QLUKS_ISA void cbc_decrypt_run(const SectorKeys& keys, const SectorRun& run) noe
   });
 }
 
-template <unsigned Rounds>
-void cbc_decrypt_few_or_many(const SectorKeys& keys, const SectorRun& run) noexcept {
+void cbc_decrypt(const SectorKeys& keys, const SectorRun& run) noexcept {
   constexpr size_t few = 8; /* vectors in flight */
-  if (run.is_few()) return cbc_decrypt_run<few, Rounds, few_sectors>(keys, run);
-  cbc_decrypt_run<Vector::wide, Rounds, iv_batch>(keys, run);
+  with_rounds(keys, [&](auto rounds) {
+    run.is_few() ? cbc_decrypt_run<few, rounds, few_sectors>(keys, run)
+                 : cbc_decrypt_run<Vector::wide, rounds, iv_batch>(keys, run);
+  });
 }
 
 /* Where the sectors of a strip begin, of which only the first `count` exist.  The other lanes repeat the last sector:
@@ -214,45 +215,20 @@ size_t cbc_encrypt_some(const RoundKeys& schedule, std::byte (*ivs)[block_bytes]
 }
 
 template <unsigned Rounds, size_t Batch>
-void cbc_encrypt_run(const SectorKeys& keys, const SectorRun& run) noexcept {
+QLUKS_ISA void cbc_encrypt_run(const SectorKeys& keys, const SectorRun& run) noexcept {
   constexpr size_t lanes = strip_vectors * Vector::lanes;
   static_assert(iv_batch % lanes == 0 && few_sectors <= lanes, "the IVs of a strip lie in the batch");
-  IvBatch<Batch> ivs;
-  for (size_t done = 0; done < run.count; done += Batch) {
-    const SectorRun batch = run.part(done, std::min(run.count - done, Batch));
-    make_ivs(keys, batch, ivs.iv);
+  in_batches<Batch>(keys, run, [&](const SectorRun& batch, std::byte(*ivs)[block_bytes]) QLUKS_STEP_LAMBDA {
     for (size_t i = 0; i < batch.count;) {
-      i += cbc_encrypt_some<Rounds>(keys.data.vector.encrypt, ivs.iv + i, batch.part(i, batch.count - i));
+      i += cbc_encrypt_some<Rounds>(keys.data.vector.encrypt, ivs + i, batch.part(i, batch.count - i));
     }
-  }
-}
-
-template <unsigned Rounds>
-void cbc_encrypt_few_or_many(const SectorKeys& keys, const SectorRun& run) noexcept {
-  if (run.is_few()) return cbc_encrypt_run<Rounds, few_sectors>(keys, run);
-  cbc_encrypt_run<Rounds, iv_batch>(keys, run);
+  });
 }
 
 void cbc_encrypt(const SectorKeys& keys, const SectorRun& run) noexcept {
-  switch (keys.data.rounds) {
-    case 10:
-      return cbc_encrypt_few_or_many<10>(keys, run);
-    case 12:
-      return cbc_encrypt_few_or_many<12>(keys, run);
-    default:
-      return cbc_encrypt_few_or_many<14>(keys, run);
-  }
-}
-
-void cbc_decrypt(const SectorKeys& keys, const SectorRun& run) noexcept {
-  switch (keys.data.rounds) {
-    case 10:
-      return cbc_decrypt_few_or_many<10>(keys, run);
-    case 12:
-      return cbc_decrypt_few_or_many<12>(keys, run);
-    default:
-      return cbc_decrypt_few_or_many<14>(keys, run);
-  }
+  with_rounds(keys, [&](auto rounds) {
+    run.is_few() ? cbc_encrypt_run<rounds, few_sectors>(keys, run) : cbc_encrypt_run<rounds, iv_batch>(keys, run);
+  });
 }
 
 } // namespace

@@ -42,7 +42,6 @@ inline constexpr size_t prefetch_bytes = 8192;
 /* The IVs of up to N sectors. */
 template <size_t N>
 struct alignas(64) IvBatch {
-  static constexpr size_t sectors = N;
   std::byte iv[N][block_bytes];
 };
 
@@ -91,6 +90,19 @@ class StoredKeys {
 template <Direction D>
 QLUKS_STEP const RoundKeys& schedule_of(const SectorKeys& keys) noexcept {
   return D == Direction::encrypt ? keys.data.vector.encrypt : keys.data.vector.decrypt;
+}
+
+/* `go` with the rounds of the data key as a constant. */
+template <class Go>
+void with_rounds(const SectorKeys& keys, const Go& go) noexcept {
+  switch (keys.data.rounds) {
+    case 10:
+      return go(std::integral_constant<unsigned, 10>());
+    case 12:
+      return go(std::integral_constant<unsigned, 12>());
+    default:
+      return go(std::integral_constant<unsigned, 14>());
+  }
 }
 
 /* For Vector::in_flight vectors. */

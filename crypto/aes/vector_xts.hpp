@@ -64,22 +64,11 @@ QLUKS_ISA void xts_run(const SectorKeys& keys, const SectorRun& run) noexcept {
   });
 }
 
-template <Direction D, unsigned Rounds>
-void xts_few_or_many(const SectorKeys& keys, const SectorRun& run) noexcept {
-  if (run.is_few()) return xts_run<D, Rounds, few_sectors>(keys, run);
-  xts_run<D, Rounds, iv_batch>(keys, run);
-}
-
 template <Direction D>
 void xts(const SectorKeys& keys, const SectorRun& run) noexcept {
-  switch (keys.data.rounds) {
-    case 10:
-      return xts_few_or_many<D, 10>(keys, run);
-    case 12:
-      return xts_few_or_many<D, 12>(keys, run);
-    default:
-      return xts_few_or_many<D, 14>(keys, run);
-  }
+  with_rounds(keys, [&](auto rounds) {
+    run.is_few() ? xts_run<D, rounds, few_sectors>(keys, run) : xts_run<D, rounds, iv_batch>(keys, run);
+  });
 }
 
 } // namespace

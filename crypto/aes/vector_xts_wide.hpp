@@ -13,6 +13,7 @@
 #ifndef QLUKS_CRYPTO_AES_VECTOR_XTS_WIDE_HPP
 #define QLUKS_CRYPTO_AES_VECTOR_XTS_WIDE_HPP
 
+#include <array>
 #include <utility>
 
 #include "crypto/aes/vector_tweak_pair.hpp"
@@ -54,54 +55,36 @@ struct BatchIvs {
   QLUKS_STEP const std::byte* operator[](size_t sector) const noexcept { return ivs[sector < count ? sector : 0]; }
 };
 
-/* Makes the tweaks of a group, pair by pair: with those of a sector's first blocks from its IV … */
-template <class Tweaks>
-struct FromIv {
-  TweakPair& pair;
-  Tweaks& tweaks;
-  const std::byte* iv;
-
-  QLUKS_STEP void operator()(size_t i) const noexcept {
-    pair = i == 0 ? TweakPair::first(iv) : pair.next();
-    tweaks.put(2 * i, pair.first_vector());
-    tweaks.put(2 * i + 1, pair.second_vector());
-  }
-};
-
-/* … from where the group before has ended … */
-template <class Tweaks>
-struct FromLast {
-  TweakPair& pair;
-  Tweaks& tweaks;
-
-  QLUKS_STEP void operator()(size_t i) const noexcept {
-    pair = pair.next();
-    tweaks.put(2 * i, pair.first_vector());
-    tweaks.put(2 * i + 1, pair.second_vector());
-  }
-};
-
-/* … or of two sectors, each of half a group. */
-template <class Tweaks>
-struct FromTwoIvs {
-  static constexpr size_t half = Tweaks::vectors / 4; /* pairs */
+/* Makes the tweaks of a group, pair by pair: of as many sectors as it begins, from their IVs, or if that is none from
+ * where the group before has ended. */
+template <class Tweaks, size_t Sectors>
+struct NextTweaks {
+  static constexpr size_t pairs = Tweaks::vectors / 2;
 
   TweakPair& pair;
   Tweaks& tweaks;
-  const std::byte* ivs[2];
+  std::array<const std::byte*, Sectors> ivs;
 
   QLUKS_STEP void operator()(size_t i) const noexcept {
-    pair = i % half == 0 ? TweakPair::first(ivs[i / half]) : pair.next();
+    pair = at(i);
     tweaks.put(2 * i, pair.first_vector());
     tweaks.put(2 * i + 1, pair.second_vector());
   }
-};
 
-template <class Tweaks, class Next>
-QLUKS_STEP void make_tweaks(const Next& next) noexcept {
+  QLUKS_STEP void make_all() const noexcept {
 #pragma GCC unroll 16
-  for (size_t i = 0; i < Tweaks::vectors / 2; ++i) next(i);
-}
+    for (size_t i = 0; i < pairs; ++i) (*this)(i);
+  }
+
+ private:
+  QLUKS_STEP TweakPair at(size_t i) const noexcept {
+    if constexpr (Sectors != 0) {
+      constexpr size_t each = pairs / Sectors;
+      if (i % each == 0) return TweakPair::first(ivs[i / each]);
+    }
+    return pair.next();
+  }
+};
 
 /* N vectors, of which `tweaks` has at least that many. */
 template <Direction D, size_t N, class Keys, class Tweaks, class Next>
@@ -133,17 +116,17 @@ QLUKS_STEP void wide_sectors(const Keys& keys, const BatchIvs& ivs, Tweaks now, 
   const std::byte* in = batch.in;
   std::byte* out = batch.out;
   TweakPair pair;
-  make_tweaks<Tweaks>(FromIv<Tweaks>{pair, now, ivs[0]});
+  NextTweaks<Tweaks, 1>{pair, now, {ivs[0]}}.make_all();
   for (size_t sector = 0; sector < ivs.count; ++sector) {
     for (size_t at = bytes; at < sector_size; at += bytes) {
       prefetch_group<bytes, wide_prefetch_bytes>(in);
-      wide_group<D, Tweaks::vectors>(keys, now, FromLast<Tweaks>{pair, later}, in, out);
+      wide_group<D, Tweaks::vectors>(keys, now, NextTweaks<Tweaks, 0>{pair, later, {}}, in, out);
       std::swap(now, later);
       in += bytes;
       out += bytes;
     }
     prefetch_group<bytes, wide_prefetch_bytes>(in);
-    wide_group<D, Tweaks::vectors>(keys, now, FromIv<Tweaks>{pair, later, ivs[sector + 1]}, in, out);
+    wide_group<D, Tweaks::vectors>(keys, now, NextTweaks<Tweaks, 1>{pair, later, {ivs[sector + 1]}}, in, out);
     std::swap(now, later);
     in += bytes;
     out += bytes;
@@ -155,11 +138,11 @@ template <Direction D, class Keys>
 QLUKS_STEP void wide_half_sectors(const Keys& keys, const BatchIvs& ivs, StoredTweaks now, StoredTweaks later,
                                   const SectorRun& batch) noexcept {
   constexpr size_t bytes = Vector::wide * vector_bytes;
-  using FromTwo = FromTwoIvs<StoredTweaks>;
+  using FromTwo = NextTweaks<StoredTweaks, 2>;
   const std::byte* in = batch.in;
   std::byte* out = batch.out;
   TweakPair pair;
-  make_tweaks<StoredTweaks>(FromTwo{pair, now, {ivs[0], ivs[1]}});
+  FromTwo{pair, now, {ivs[0], ivs[1]}}.make_all();
   for (size_t sector = 0; sector + 1 < ivs.count; sector += 2) {
     prefetch_group<bytes, wide_prefetch_bytes>(in);
     wide_group<D, Vector::wide>(keys, now, FromTwo{pair, later, {ivs[sector + 2], ivs[sector + 3]}}, in, out);
@@ -197,21 +180,10 @@ QLUKS_ISA void wide_few(const SectorKeys& keys, const SectorRun& run) noexcept {
   });
 }
 
-template <Direction D, unsigned Rounds>
-void wide_few_or_many(const SectorKeys& keys, const SectorRun& run) noexcept {
-  run.is_few() ? wide_few<D, Rounds>(keys, run) : wide_many<D, Rounds>(keys, run);
-}
-
 template <Direction D>
 void xts_wide(const SectorKeys& keys, const SectorRun& run) noexcept {
-  switch (keys.data.rounds) {
-    case 10:
-      return wide_few_or_many<D, 10>(keys, run);
-    case 12:
-      return wide_few_or_many<D, 12>(keys, run);
-    default:
-      return wide_few_or_many<D, 14>(keys, run);
-  }
+  with_rounds(keys,
+              [&](auto rounds) { run.is_few() ? wide_few<D, rounds>(keys, run) : wide_many<D, rounds>(keys, run); });
 }
 
 } // namespace

@@ -37,35 +37,12 @@ struct Natural {
 };
 
 /* The order in which the SHA instructions take a state. */
-struct State {
+struct Ordered {
   __m128i feba, hgdc;
 };
 
-QLUKS_STEP Natural load(const HashWords<sha256_words>& words) noexcept {
-  const auto* p = reinterpret_cast<const __m128i*>(words.word);
-  return {_mm_loadu_si128(p), _mm_loadu_si128(p + 1)};
-}
-
-QLUKS_STEP void store(HashWords<sha256_words>& words, Natural value) noexcept {
-  auto* p = reinterpret_cast<__m128i*>(words.word);
-  _mm_storeu_si128(p, value.abcd);
-  _mm_storeu_si128(p + 1, value.efgh);
-}
-
-QLUKS_STEP State to_state(Natural n) noexcept {
-  const __m128i badc = _mm_shuffle_epi32(n.abcd, 0xb1);
-  const __m128i hgfe = _mm_shuffle_epi32(n.efgh, 0x1b);
-  return {_mm_alignr_epi8(badc, hgfe, 8), _mm_blend_epi16(hgfe, badc, 0xf0)};
-}
-
-QLUKS_STEP Natural to_natural(State s) noexcept {
-  const __m128i abef = _mm_shuffle_epi32(s.feba, 0x1b);
-  const __m128i ghcd = _mm_shuffle_epi32(s.hgdc, 0xb1);
-  return {_mm_blend_epi16(abef, ghcd, 0xf0), _mm_alignr_epi8(ghcd, abef, 8)};
-}
-
 /* Rounds 4·i … 4·i+3. */
-QLUKS_STEP void four_rounds(State& s, __m128i message, size_t i) noexcept {
+QLUKS_STEP void four_rounds(Ordered& s, __m128i message, size_t i) noexcept {
   const auto* constants = reinterpret_cast<const __m128i*>(round_constants);
   const __m128i sum = _mm_add_epi32(message, _mm_load_si128(constants + i));
   s.hgdc = _mm_sha256rnds2_epu32(s.hgdc, s.feba, sum);
@@ -81,62 +58,60 @@ QLUKS_STEP void extend_schedule(__m128i (&w)[4], size_t i) noexcept {
   w[i % 4] = _mm_sha256msg2_epu32(sum, before);
 }
 
-/* `message` is replaced by its hash when that is complete. */
-class Sha256Lane {
+class Sha256 {
  public:
   static constexpr size_t words = sha256_words;
-  static constexpr size_t quads_per_hash = 16;
-  using State = qluks::State;
+  static constexpr size_t quads = 16;
+  using Words = Natural;
+  using State = Ordered;
 
-  QLUKS_STEP static State load_state(const HashWords<words>& midstate) noexcept {
-    return to_state(qluks::load(midstate));
+  QLUKS_STEP static Words load(const HashWords<words>& from) noexcept {
+    const auto* p = reinterpret_cast<const __m128i*>(from.word);
+    return {_mm_loadu_si128(p), _mm_loadu_si128(p + 1)};
+  }
+  QLUKS_STEP static void store(HashWords<words>& to, Words value) noexcept {
+    auto* p = reinterpret_cast<__m128i*>(to.word);
+    _mm_storeu_si128(p, value.abcd);
+    _mm_storeu_si128(p + 1, value.efgh);
+  }
+  QLUKS_STEP static State to_state(Words n) noexcept {
+    const __m128i badc = _mm_shuffle_epi32(n.abcd, 0xb1);
+    const __m128i hgfe = _mm_shuffle_epi32(n.efgh, 0x1b);
+    return {_mm_alignr_epi8(badc, hgfe, 8), _mm_blend_epi16(hgfe, badc, 0xf0)};
+  }
+  QLUKS_STEP static Words combine(Words x, Words y) noexcept {
+    return {_mm_xor_si128(x.abcd, y.abcd), _mm_xor_si128(x.efgh, y.efgh)};
   }
 
-  QLUKS_STEP void load(const HmacChain<words>& chain) noexcept {
-    message_ = qluks::load(chain.u);
-    sum_ = qluks::load(chain.sum);
-  }
-  QLUKS_STEP void store(HmacChain<words>& chain) const noexcept {
-    qluks::store(chain.u, message_);
-    qluks::store(chain.sum, sum_);
-  }
-
-  QLUKS_STEP void advance(State inner, State outer, size_t quad) noexcept {
-    const State start = quad < quads_per_hash ? inner : outer;
-    const size_t i = quad % quads_per_hash;
-    if (i == 0) begin_hash(start);
-    if (i >= 4) extend_schedule(w_, i);
-    four_rounds(s_, w_[i % 4], i);
-    if (i == quads_per_hash - 1) end_hash(start);
-    if (quad == 2 * quads_per_hash - 1) {
-      sum_.abcd = _mm_xor_si128(sum_.abcd, message_.abcd);
-      sum_.efgh = _mm_xor_si128(sum_.efgh, message_.efgh);
-    }
-  }
-
- private:
-  QLUKS_STEP void begin_hash(State start) noexcept {
+  QLUKS_STEP void begin(State start, Words message) noexcept {
     s_ = start;
-    w_[0] = message_.abcd;
-    w_[1] = message_.efgh;
+    w_[0] = message.abcd;
+    w_[1] = message.efgh;
     w_[2] = _mm_setr_epi32(static_cast<int>(0x80000000), 0, 0, 0);
     w_[3] = _mm_setr_epi32(0, 0, 0, 768);
   }
 
-  QLUKS_STEP void end_hash(State start) noexcept {
-    message_ = to_natural({_mm_add_epi32(s_.feba, start.feba), _mm_add_epi32(s_.hgdc, start.hgdc)});
+  QLUKS_STEP void advance(State /*start*/, size_t i) noexcept {
+    if (i >= 4) extend_schedule(w_, i);
+    four_rounds(s_, w_[i % 4], i);
   }
 
+  QLUKS_STEP Words end(State start) const noexcept {
+    const __m128i abef = _mm_shuffle_epi32(_mm_add_epi32(s_.feba, start.feba), 0x1b);
+    const __m128i ghcd = _mm_shuffle_epi32(_mm_add_epi32(s_.hgdc, start.hgdc), 0xb1);
+    return {_mm_blend_epi16(abef, ghcd, 0xf0), _mm_alignr_epi8(ghcd, abef, 8)};
+  }
+
+ private:
   State s_;
   __m128i w_[4];
-  Natural message_, sum_;
 };
 
 } // namespace
 
 void iterate_shani(const HmacMidstates<sha256_words>& hmac, std::span<HmacChain<sha256_words>> chains,
                    uint32_t iterations) noexcept {
-  iterate_chains<Sha256Lane>(hmac, chains, iterations);
+  iterate_chains<Sha256>(hmac, chains, iterations);
 }
 
 } // namespace qluks
