@@ -117,6 +117,13 @@ fuzz_qcow2_write_LDFLAGS = $(fuzz_ldflags)
 fuzz_seeds_SOURCES = \
 	tests/fuzz/kdf_stub.cpp \
 	tests/fuzz/make_seeds.cpp \
+	tests/fuzz/seeds.cpp \
+	tests/fuzz/seeds.hpp \
+	tests/fuzz/seeds_luks.cpp \
+	tests/fuzz/seeds_parameters.cpp \
+	tests/fuzz/seeds_partition.cpp \
+	tests/fuzz/seeds_qcow2.cpp \
+	tests/fuzz/seeds_qcow2_write.cpp \
 	tests/support/luks_builder.cpp \
 	tests/support/luks_builder.hpp \
 	tests/support/memory_device.hpp \
