@@ -29,9 +29,7 @@ class FileDevice final : public BlockDevice {
   Status read(std::span<std::byte> dst, uint64_t offset) override;
   Result<Extent> extent(uint64_t offset, uint64_t max) override;
 
-  WriteAbilities write_abilities() const noexcept override {
-    return {.write = writable_, .flush = true, .zero = true};
-  }
+  WriteAbilities write_abilities() const noexcept override { return {.write = writable_, .flush = true, .zero = true}; }
   Status write(std::span<const std::byte> src, uint64_t offset, Fua fua) override;
   Status zero(uint64_t offset, uint64_t length, ZeroMode mode, Fua fua) override;
   Status flush() override;
@@ -39,6 +37,9 @@ class FileDevice final : public BlockDevice {
   /* Two devices of one identity are the same file, whatever they were called. */
   using Identity = std::pair<uint64_t, uint64_t>; /* device, inode */
   Identity identity() const noexcept { return identity_; }
+
+  /* For locks on it; valid as long as the device is. */
+  int descriptor() const noexcept { return file_.get(); }
 
  private:
   FileDevice(FileDescriptor file, std::string path) noexcept : file_(std::move(file)), path_(std::move(path)) {}

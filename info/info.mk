@@ -10,6 +10,8 @@ qluks_info_SOURCES = $(info_report_sources) \
 	info/main.cpp \
 	plugin/nbd_device.cpp \
 	plugin/nbd_device.hpp \
+	plugin/image_lock.cpp \
+	plugin/image_lock.hpp \
 	plugin/sources.cpp \
 	plugin/sources.hpp \
 	$(END)

@@ -69,7 +69,7 @@ Status GrowingFile::open(bool read_only) {
   is_container_ = true;
   may_write_ = false;
   if (!read_only) {
-    Status s = lock_image(file_.get(), path_, ImageUse::write);
+    Status s = lock_image(file_.get(), path_, ImageUse::write_and_resize);
     may_write_ = static_cast<bool>(s);
     if (s) return ok();
     log_warning("served read-only: " + s.error().what);

@@ -17,8 +17,8 @@ constexpr const char* names[] = {"consistent read", "write", "write unchanged", 
 constexpr unsigned permissions = 4;
 
 /* Bit n: permission n. */
-constexpr unsigned use_of(ImageUse use) { return use == ImageUse::write ? 0b1011 : 0b0001; }
-constexpr unsigned not_for_others = 0b1010; /* the tables must not change under us */
+constexpr unsigned uses[] = {0b0001, 0b0011, 0b1011}; /* by ImageUse */
+constexpr unsigned not_for_others = 0b1010;           /* the tables must not change under us */
 
 flock lock_of(short type, off_t byte) {
   flock lock{};
@@ -55,20 +55,21 @@ Status check(int fd, const std::string& path, off_t first, unsigned bits) {
   return ok();
 }
 
-void let_go(int fd) {
+} // namespace
+
+void unlock_image(int fd) noexcept {
   flock lock = lock_of(F_UNLCK, used);
   lock.l_len = denied + permissions - used;
   fcntl(fd, F_OFD_SETLK, &lock);
 }
 
-} // namespace
-
 Status lock_image(int fd, const std::string& path, ImageUse use) {
-  Status s = take(fd, path, used, use_of(use));
+  const unsigned permissions_used = uses[static_cast<size_t>(use)];
+  Status s = take(fd, path, used, permissions_used);
   if (s) s = take(fd, path, denied, not_for_others);
-  if (s) s = check(fd, path, denied, use_of(use));
+  if (s) s = check(fd, path, denied, permissions_used);
   if (s) s = check(fd, path, used, not_for_others);
-  if (!s) let_go(fd);
+  if (!s) unlock_image(fd);
   return s;
 }
 

@@ -10,17 +10,20 @@
 #ifndef QLUKS_PLUGIN_IMAGE_LOCK_HPP
 #define QLUKS_PLUGIN_IMAGE_LOCK_HPP
 
+#include <cstdint>
 #include <string>
 
 #include "base/result.hpp"
 
 namespace qluks {
 
-enum class ImageUse : bool { read, write };
+enum class ImageUse : uint8_t { read, write, write_and_resize };
 
-/* Lock the open file for that use; the locks go with it.  Fails, naming the permission, if another program is in the
- * way. */
+/* Lock the open file for that use, until it is unlocked or closed.  Fails, naming the permission, if another program is
+ * in the way. */
 Status lock_image(int fd, const std::string& path, ImageUse use);
+
+void unlock_image(int fd) noexcept;
 
 } // namespace qluks
 

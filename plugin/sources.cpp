@@ -1,22 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "plugin/sources.hpp"
 
+#include "base/log.hpp"
+#include "plugin/image_lock.hpp"
 #include "plugin/nbd_device.hpp"
 
 namespace qluks {
 
 namespace {
-
-Result<SharedDevice> open_source(const std::string& source, FileDevice::Access access) {
-  if (is_nbd_uri(source)) {
-    auto device = NbdDevice::connect(source, access == FileDevice::Access::write);
-    if (!device) return propagate(device);
-    return SharedDevice(std::move(*device));
-  }
-  auto device = FileDevice::open(source, access);
-  if (!device) return propagate(device);
-  return SharedDevice(std::move(*device));
-}
 
 /* A device that somebody else writes. */
 class ReadOnlyDevice final : public BlockDevice {
@@ -34,6 +25,47 @@ class ReadOnlyDevice final : public BlockDevice {
 
 } // namespace
 
+/* An image's turn to write a source. */
+class Sources::Turn {
+ public:
+  Turn(Sources& sources, const std::string& source) : sources_(sources), source_(source) {}
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+  ~Turn() {
+    if (!begun_) return;
+    if (locked_ >= 0) unlock_image(locked_); /* first: the next turn locks the same open file */
+    sources_.end_turn(source_);
+  }
+
+  bool begin() { return begun_ = sources_.begin_turn(source_); }
+
+  Status lock(const FileDevice& file) {
+    Status s = lock_image(file.descriptor(), source_, ImageUse::write);
+    if (s) locked_ = file.descriptor();
+    return s;
+  }
+
+  SharedDevice device;
+
+ private:
+  Sources& sources_;
+  const std::string source_;
+  bool begun_ = false;
+  int locked_ = -1;
+};
+
+Result<Sources::Source> Sources::open_source(const std::string& source, Access access) {
+  if (is_nbd_uri(source)) {
+    auto device = NbdDevice::connect(source, access == Access::write);
+    if (!device) return propagate(device);
+    return Source{SharedDevice(std::move(*device)), nullptr};
+  }
+  auto device = FileDevice::open(source, access);
+  if (!device) return propagate(device);
+  const FileDevice* file = device->get();
+  return Source{SharedDevice(std::move(*device)), file};
+}
+
 Status Sources::prepare(const std::string& source, Access access) {
   if (is_nbd_uri(source)) return ok();
   auto device = open(source, access);
@@ -42,28 +74,48 @@ Status Sources::prepare(const std::string& source, Access access) {
 }
 
 Result<SharedDevice> Sources::open(const std::string& source, Access access) {
+  auto opened = open_once(source, access);
+  if (!opened) return propagate(opened);
+  return std::move(opened->device);
+}
+
+Result<Sources::Source> Sources::open_once(const std::string& source, Access access) {
   const std::pair key(source, access);
   {
     const std::lock_guard lock(mutex_);
     if (const auto known = opened_.find(key); known != opened_.end()) return known->second;
   }
   /* Without the lock: an NBD server may take its time.  Of two that open it at once, the first one's device stays. */
-  auto device = open_source(source, access);
-  if (!device) return propagate(device);
+  auto opened = open_source(source, access);
+  if (!opened) return propagate(opened);
   const std::lock_guard lock(mutex_);
-  return opened_.emplace(key, std::move(*device)).first->second;
+  return opened_.emplace(key, std::move(*opened)).first->second;
+}
+
+bool Sources::begin_turn(const std::string& source) {
+  const std::lock_guard lock(mutex_);
+  return written_.insert(source).second;
+}
+
+void Sources::end_turn(const std::string& source) noexcept {
+  const std::lock_guard lock(mutex_);
+  written_.erase(source);
 }
 
 Result<SharedDevice> Sources::open_for_one_writer(const std::string& source) {
-  auto device = open(source, Access::write);
-  if (!device) return propagate(device);
-  const std::lock_guard lock(mutex_);
-  std::weak_ptr<void>& writer = writers_[source];
-  if (!writer.expired()) return SharedDevice(std::make_shared<ReadOnlyDevice>(std::move(*device)));
-  /* Another count of the same device: it ends with the image that writes. */
-  const auto turn = std::make_shared<SharedDevice>(std::move(*device));
-  writer = turn;
-  return SharedDevice(turn, turn->get());
+  auto opened = open_once(source, Access::write);
+  if (!opened) return propagate(opened);
+  const auto read_only = [&] { return SharedDevice(std::make_shared<ReadOnlyDevice>(std::move(opened->device))); };
+  auto turn = std::make_shared<Turn>(*this, source);
+  if (!turn->begin()) return read_only();
+  if (opened->file != nullptr && opened->device->write_abilities().write) {
+    if (Status s = turn->lock(*opened->file); !s) {
+      log_warning("not written to: " + s.error().what);
+      return read_only();
+    }
+  }
+  turn->device = std::move(opened->device);
+  return SharedDevice(turn, turn->device.get()); /* the turn ends with the image that writes */
 }
 
 } // namespace qluks

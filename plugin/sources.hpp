@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "base/file_device.hpp"
@@ -29,13 +30,25 @@ class Sources {
   Result<SharedDevice> open(const std::string& source, Access access = Access::read);
 
   /* The same to write to: by one image at a time, and read-only to all others meanwhile.  Two that wrote to one file
-   * would write over each other. */
+   * would write over each other.  A local file is locked as QEMU locks images until the device is let go, which must
+   * be before this is; if another program is in the way, it is read-only as well. */
   Result<SharedDevice> open_for_one_writer(const std::string& source);
 
  private:
+  struct Source {
+    SharedDevice device;
+    const FileDevice* file; /* if it is one */
+  };
+  class Turn;
+
+  static Result<Source> open_source(const std::string& source, Access access);
+  Result<Source> open_once(const std::string& source, Access access);
+  bool begin_turn(const std::string& source);
+  void end_turn(const std::string& source) noexcept;
+
   std::mutex mutex_;
-  std::map<std::pair<std::string, Access>, SharedDevice> opened_;
-  std::map<std::string, std::weak_ptr<void>> writers_;
+  std::map<std::pair<std::string, Access>, Source> opened_;
+  std::set<std::string> written_; /* those that an image writes now */
 };
 
 } // namespace qluks

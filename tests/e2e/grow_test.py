@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""qluks-grow: the file that is served has room while it is written, and is locked as QEMU locks images."""
+"""qluks-grow: the file that is served has room while it is written, and is locked as QEMU locks images.  So is the
+external data file."""
 
 import os
 import signal
@@ -194,6 +195,42 @@ class Locks(TestCase):
         with Qemu(image, "-r"), server.connect() as h:
             self.assertTrue(h.is_read_only())
         server.stop()
+
+
+class DataFileLocks(TestCase):
+    """Without qluks-grow: the container is the plugin's, the data file ours."""
+
+    def setUp(self):
+        super().setUp()
+        self.data = self.path("data.raw")
+        self.image = self.empty(f"data_file={self.data}", "preallocation=metadata")
+        self.served = self.server("file", self.image, f"qluks-data-file={self.data}")
+
+    def test_qemu_does_not_write_what_is_served(self):
+        for _ in range(2):
+            with self.served.connect() as h:
+                h.pwrite(b"x" * 512, 0)
+                done = qluks.run("qemu-io", "-c", "write 0 512", self.image, check=False)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertRegex((done.stdout + done.stderr).decode(), r"Failed to get .* lock")
+            self.served.wait_until_all_have_left()
+            qluks.run("qemu-io", "-c", "write 4k 512", self.image)
+        self.served.stop()
+        self.check("-f", "qcow2", self.image)
+
+    def test_what_qemu_writes_is_served_read_only(self):
+        with Qemu(self.image) as qemu:
+            with self.served.connect() as h:
+                self.assertTrue(h.is_read_only())
+                qemu.tell("write 0 64k")
+            self.assertRegex(self.served.lines("not written to")[0],
+                             r"data.raw is locked: another program uses \"write\"")
+            self.served.wait_until_all_have_left()
+        with self.served.connect() as h:
+            self.assertFalse(h.is_read_only())
+            h.pwrite(b"x" * 512, 0)
+        self.served.stop()
+        self.check("-f", "qcow2", self.image)
 
 
 if __name__ == "__main__":
