@@ -59,6 +59,17 @@ Status write_all(BlockDevice& container, const std::vector<TableWrite>& writes) 
   return ok();
 }
 
+/* Whoever failed has said why; the clusters are free all the same. */
+void trim_all(BlockDevice& container, const std::vector<HostClusters>& freed, unsigned cluster_bits) {
+  for (const HostClusters& clusters : freed) {
+    const uint64_t at = clusters.first << cluster_bits;
+    const uint64_t end = std::min(container.size(), (clusters.first + clusters.count) << cluster_bits);
+    if (at >= end) continue;
+    const Status trimmed = container.trim(at, end - at, Fua::no);
+    static_cast<void>(trimmed);
+  }
+}
+
 } // namespace
 
 Status Qcow2Writer::flush_below(BlockDevice& container) {
@@ -201,13 +212,29 @@ Status Qcow2Writer::reclaim(Lock& lock, BlockDevice& container) {
 
 /* One reference less to each of them. */
 Status Qcow2Writer::reclaim(Lock& lock, BlockDevice& container, const std::vector<HostReference>& released) {
+  auto freed = count_down(lock, container, released);
+  if (!freed) return propagate(freed);
+  if (container.write_abilities().trim) {
+    lock.unlock();
+    trim_all(container, *freed, cluster_bits_);
+    lock.lock();
+  }
+  if (Status s = set_free(lock, container, *freed); !s) return s;
+  if (refcounts_.links_changed()) return ok(); /* new blocks go with the next flush */
+  return write_refcounts(lock, container);
+}
+
+/* Which of them nobody has any more: those are still counted once. */
+Result<std::vector<HostClusters>> Qcow2Writer::count_down(Lock& lock, BlockDevice& container,
+                                                          const std::vector<HostReference>& released) {
   std::vector<HostClusters> freed;
   for (const auto& [clusters, may_be_last] : released) {
     for (uint64_t cluster = clusters.first; cluster < clusters.first + clusters.count; ++cluster) {
       auto count = refcount(lock, container, cluster);
       if (!count) return propagate(count);
-      if (*count == 0)
+      if (*count == 0) {
         return give_up("the cluster at " + hex(cluster << cluster_bits_) + " was in use with refcount 0");
+      }
       if (*count > 1) {
         refcounts_.set(cluster, *count - 1);
       } else if (!may_be_last) {
@@ -219,18 +246,10 @@ Status Qcow2Writer::reclaim(Lock& lock, BlockDevice& container, const std::vecto
       }
     }
   }
-  if (container.write_abilities().trim) {
-    lock.unlock();
-    for (const HostClusters& clusters : freed) {
-      const uint64_t at = clusters.first << cluster_bits_;
-      const uint64_t end = std::min(container.size(), (clusters.first + clusters.count) << cluster_bits_);
-      if (at >= end) continue;
-      /* Whoever failed has said why; the clusters are free all the same. */
-      const Status trimmed = container.trim(at, end - at, Fua::no);
-      static_cast<void>(trimmed);
-    }
-    lock.lock();
-  }
+  return freed;
+}
+
+Status Qcow2Writer::set_free(Lock& lock, BlockDevice& container, const std::vector<HostClusters>& freed) {
   for (const HostClusters& clusters : freed) {
     metadata_.remove(clusters);
     used(clusters);
@@ -240,7 +259,11 @@ Status Qcow2Writer::reclaim(Lock& lock, BlockDevice& container, const std::vecto
       refcounts_.set(clusters.first + i, 0);
     }
   }
-  if (refcounts_.links_changed()) return ok(); /* new blocks go with the next flush */
+  return ok();
+}
+
+/* The blocks that have changed, all of which the stored table has. */
+Status Qcow2Writer::write_refcounts(Lock& lock, BlockDevice& container) {
   std::vector<TableWrite> blocks;
   std::vector<TableWrite> none;
   refcounts_.collect(blocks, none);

@@ -166,6 +166,10 @@ class Qcow2Writer {
   TableWrite header_write() const;
   Status reclaim(Lock& lock, BlockDevice& container);
   Status reclaim(Lock& lock, BlockDevice& container, const std::vector<HostReference>& released);
+  Result<std::vector<HostClusters>> count_down(Lock& lock, BlockDevice& container,
+                                               const std::vector<HostReference>& released);
+  Status set_free(Lock& lock, BlockDevice& container, const std::vector<HostClusters>& freed);
+  Status write_refcounts(Lock& lock, BlockDevice& container);
 
   const Qcow2Header header_;
   Qcow2Map& map_;
