@@ -40,6 +40,13 @@ std::optional<Qcow2Part> Qcow2Metadata::find(HostClusters clusters) const {
   return std::nullopt;
 }
 
+std::optional<Qcow2Metadata::Structure> Qcow2Metadata::next(uint64_t cluster) const {
+  const std::shared_lock lock(mutex_);
+  const auto it = parts_.lower_bound(cluster);
+  if (it == parts_.end()) return std::nullopt;
+  return Structure{{it->first, it->second.end - it->first}, it->second.part};
+}
+
 void Qcow2Metadata::add(HostClusters clusters, Qcow2Part part) {
   if (clusters.count == 0) return;
   const std::unique_lock lock(mutex_);

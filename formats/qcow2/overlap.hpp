@@ -44,13 +44,19 @@ class Qcow2Metadata {
   /* What lies in these is no longer in use. */
   void remove(HostClusters clusters) noexcept;
 
-  /* Calls visit(HostClusters, Qcow2Part) for each, in order of their places, until it returns an error.  It may find,
-   * not change. */
+  /* The first structure that begins in this cluster or behind it. */
+  struct Structure {
+    HostClusters clusters;
+    Qcow2Part part;
+  };
+  std::optional<Structure> next(uint64_t cluster) const;
+
+  /* Calls visit(HostClusters, Qcow2Part) for each, in order of their places, until it returns an error.  It may wait
+   * for storage: nothing is locked meanwhile. */
   template <class Visit>
   Status for_each(Visit visit) const {
-    const std::shared_lock lock(mutex_);
-    for (const auto& [first, entry] : parts_) {
-      if (Status s = visit(HostClusters{first, entry.end - first}, entry.part); !s) return s;
+    for (auto at = next(0); at; at = next(at->clusters.first + 1)) {
+      if (Status s = visit(at->clusters, at->part); !s) return s;
     }
     return ok();
   }

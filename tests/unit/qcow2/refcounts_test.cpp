@@ -138,6 +138,23 @@ TEST(Qcow2Metadata, WhatOverlapsIsFound) {
   EXPECT_FALSE(metadata.find({15, 100}));
 }
 
+/* With its lock held meanwhile, this would wait for itself. */
+TEST(Qcow2Metadata, IsNotLockedWhileItIsVisited) {
+  Qcow2Metadata metadata;
+  metadata.add({3, 1}, Qcow2Part::l2_table);
+  metadata.add({8, 2}, Qcow2Part::refcount_block);
+  std::vector<uint64_t> visited;
+  const Status s = metadata.for_each([&](HostClusters clusters, Qcow2Part) -> Status {
+    visited.push_back(clusters.first);
+    metadata.remove(clusters);
+    if (clusters.first == 3) metadata.add({5, 1}, Qcow2Part::l1_table);
+    return ok();
+  });
+  EXPECT_TRUE(s);
+  EXPECT_EQ(visited, (std::vector<uint64_t>{3, 5, 8}));
+  EXPECT_FALSE(metadata.find({0, 100}));
+}
+
 TEST(Quiescence, WaitsForThoseWhoWereThere) {
   Quiescence q;
   auto early = std::make_unique<Quiescence::Request>(q);
