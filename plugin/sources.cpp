@@ -28,30 +28,29 @@ class ReadOnlyDevice final : public BlockDevice {
 /* An image's turn to write a source. */
 class Sources::Turn {
  public:
-  Turn(Sources& sources, const std::string& source) : sources_(sources), source_(source) {}
+  Turn(Sources& sources, std::string name, Source opened)
+      : sources_(sources), name_(std::move(name)), opened_(std::move(opened)) {}
   Turn(const Turn&) = delete;
   Turn& operator=(const Turn&) = delete;
   ~Turn() {
     if (!begun_) return;
-    if (locked_ >= 0) unlock_image(locked_); /* first: the next turn locks the same open file */
-    sources_.end_turn(source_);
+    /* In this order: the next turn locks the same open file. */
+    if (opened_.file != nullptr) unlock_image(opened_.file->descriptor());
+    sources_.end_turn(name_);
   }
 
-  bool begin() { return begun_ = sources_.begin_turn(source_); }
-
-  Status lock(const FileDevice& file) {
-    Status s = lock_image(file.descriptor(), source_, ImageUse::write);
-    if (s) locked_ = file.descriptor();
-    return s;
+  const SharedDevice& device() const noexcept { return opened_.device; }
+  bool begin() { return begun_ = sources_.begin_turn(name_); }
+  Status lock() {
+    if (opened_.file == nullptr || !opened_.file->write_abilities().write) return ok();
+    return lock_image(opened_.file->descriptor(), name_, ImageUse::write);
   }
-
-  SharedDevice device;
 
  private:
   Sources& sources_;
-  const std::string source_;
+  const std::string name_;
+  const Source opened_;
   bool begun_ = false;
-  int locked_ = -1;
 };
 
 Result<Sources::Source> Sources::open_source(const std::string& source, Access access) {
@@ -105,17 +104,14 @@ void Sources::end_turn(const std::string& source) noexcept {
 Result<SharedDevice> Sources::open_for_one_writer(const std::string& source) {
   auto opened = open_once(source, Access::write);
   if (!opened) return propagate(opened);
-  const auto read_only = [&] { return SharedDevice(std::make_shared<ReadOnlyDevice>(std::move(opened->device))); };
-  auto turn = std::make_shared<Turn>(*this, source);
+  const auto turn = std::make_shared<Turn>(*this, source, std::move(*opened));
+  const auto read_only = [&] { return SharedDevice(std::make_shared<ReadOnlyDevice>(turn->device())); };
   if (!turn->begin()) return read_only();
-  if (opened->file != nullptr && opened->device->write_abilities().write) {
-    if (Status s = turn->lock(*opened->file); !s) {
-      log_warning("not written to: " + s.error().what);
-      return read_only();
-    }
+  if (Status s = turn->lock(); !s) {
+    log_warning("not written to: " + s.error().what);
+    return read_only();
   }
-  turn->device = std::move(opened->device);
-  return SharedDevice(turn, turn->device.get()); /* the turn ends with the image that writes */
+  return SharedDevice(turn, turn->device().get()); /* the turn ends with the image that writes */
 }
 
 } // namespace qluks

@@ -44,13 +44,6 @@ class Qcow2Metadata {
   /* What lies in these is no longer in use. */
   void remove(HostClusters clusters) noexcept;
 
-  /* The first structure that begins in this cluster or behind it. */
-  struct Structure {
-    HostClusters clusters;
-    Qcow2Part part;
-  };
-  std::optional<Structure> next(uint64_t cluster) const;
-
   /* Calls visit(HostClusters, Qcow2Part) for each, in order of their places, until it returns an error.  It may wait
    * for storage: nothing is locked meanwhile. */
   template <class Visit>
@@ -62,6 +55,13 @@ class Qcow2Metadata {
   }
 
  private:
+  /* The first structure that begins in this cluster or behind it. */
+  struct Structure {
+    HostClusters clusters;
+    Qcow2Part part;
+  };
+  std::optional<Structure> next(uint64_t cluster) const;
+
   struct Entry {
     uint64_t end;
     Qcow2Part part;

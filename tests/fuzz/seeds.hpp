@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The inputs that fuzzing starts from, FOLDER/TARGET/NAME: what their makers share, and the makers. */
-#pragma once
+#ifndef QLUKS_TESTS_FUZZ_SEEDS_HPP
+#define QLUKS_TESTS_FUZZ_SEEDS_HPP
 
 #include <cstdint>
 #include <span>
@@ -71,3 +72,5 @@ void write_all_parameters(const std::vector<StoredImage>& images);
 void write_partition_tables();
 
 } // namespace qluks::fuzz
+
+#endif
